@@ -1,1 +1,18 @@
-//! Being built.
+//! The loops that drive sagas, over ports: orchestrator, participant, timers, recovery.
+//!
+//! The same code runs in the simulator, embedded, and on the real stack.
+//! **Architecture Invariant:** no brand is named here (no SQL, no Kafka, no Redis), and nothing is decided here:
+//! decisions are `saga_core`'s, this crate loads, commits, then acts.
+
+pub mod barrier;
+pub mod bus;
+pub mod cache;
+pub mod clock;
+pub mod dead_letters;
+pub mod participant;
+pub mod store;
+pub mod wire;
+
+pub use bus::{Bus, BusError, Delivery, Message, Position, Subscription};
+pub use clock::{Clock, SystemClock};
+pub use store::StoreError;

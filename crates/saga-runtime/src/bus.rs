@@ -1,0 +1,98 @@
+//! The bus port: records on topics, in order per key, delivered at least once.
+//!
+//! Promised to the runtime: a record that `publish` acknowledged is delivered to every group at least once *or*
+//! lost only together with the process or broker; nothing here is load-bearing for correctness, because whatever
+//! is outstanding is in a row and is sent again.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use saga_core::Name;
+
+/// A header's name and value.
+pub type Header = (Name, Bytes);
+
+/// A record to publish.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// Where to.
+    pub topic: Name,
+    /// What keeps its order: the saga's id in decimal.
+    pub key: Bytes,
+    /// CloudEvents attributes and ours; see `wire`.
+    pub headers: Vec<Header>,
+    /// JSON.
+    pub payload: Bytes,
+}
+
+impl Message {
+    /// A header's value, if it is there and is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).and_then(|(_, v)| std::str::from_utf8(v).ok())
+    }
+}
+
+/// Where a delivered record stood.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Position {
+    /// The topic.
+    pub topic: Name,
+    /// The partition; 0 in process.
+    pub partition: u32,
+    /// The offset in the partition.
+    pub offset: u64,
+}
+
+/// A record as it arrived.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Where it stood.
+    pub position: Position,
+    /// The record.
+    pub message: Message,
+}
+
+/// Why the bus could not.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// Try again; `publish` may have delivered some.
+    #[error("the bus is not reachable: {0}")]
+    Unavailable(String),
+    /// A topic that is not there (it is never created silently).
+    #[error("topic {0} does not exist: run `saga migrate`")]
+    UnknownTopic(Name),
+    /// The bus was shut down.
+    #[error("the bus is closed")]
+    Closed,
+}
+
+/// Publishes and subscribes.
+#[async_trait]
+pub trait Bus: Send + Sync + 'static {
+    /// Publishes all, in order per key; returns when all are acknowledged.
+    ///
+    /// # Errors
+    /// Some may have been delivered: publish the whole batch again.
+    async fn publish(&self, messages: Vec<Message>) -> Result<(), BusError>;
+
+    /// Joins a consumer group. In one group each record goes to one subscription.
+    ///
+    /// # Errors
+    /// When a topic does not exist or the bus cannot be reached.
+    async fn subscribe(&self, group: &str, topics: &[Name]) -> Result<Box<dyn Subscription>, BusError>;
+}
+
+/// One member of a consumer group.
+#[async_trait]
+pub trait Subscription: Send {
+    /// Waits for at least one record, then returns what has arrived, up to `max`, without lingering. Cancel-safe.
+    ///
+    /// # Errors
+    /// `Closed` at shutdown; otherwise try again.
+    async fn next(&mut self, max: usize) -> Result<Vec<Delivery>, BusError>;
+
+    /// Records that everything returned by `next` so far is dealt with; what is not committed is delivered again.
+    ///
+    /// # Errors
+    /// The records will be delivered again.
+    async fn commit(&mut self) -> Result<(), BusError>;
+}

@@ -1,0 +1,1 @@
+//! Cache, filter and lock ports.
