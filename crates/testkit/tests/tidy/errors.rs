@@ -1,0 +1,1 @@
+//! Every error code that a client can see has a page.
