@@ -4,9 +4,19 @@
 //! **Architecture Invariant:** this crate has no tokio, no clock, no random numbers and no logging;
 //! everything it needs to know it is told, everything it wants done it returns.
 
+pub mod decide;
+pub mod definition;
+pub mod event;
 pub mod json;
 pub mod key;
 pub mod protocol;
+pub mod render;
+pub mod retry;
+pub mod state;
 
+pub use decide::{Decision, Effect, Input, Rejection, Verb, decide, outstanding};
+pub use definition::{Definition, DefinitionError};
+pub use event::Event;
 pub use json::Json;
 pub use key::{Millis, Name, Op, SagaKey};
+pub use state::{Saga, Status, replay, results};
