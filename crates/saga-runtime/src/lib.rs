@@ -9,10 +9,17 @@ pub mod bus;
 pub mod cache;
 pub mod clock;
 pub mod dead_letters;
+pub mod delivery;
+pub mod orchestrator;
 pub mod participant;
+pub mod stats;
 pub mod store;
 pub mod wire;
 
 pub use bus::{Bus, BusError, Delivery, Message, Position, Subscription};
 pub use clock::{Clock, SystemClock};
+pub use delivery::LoopOptions;
+pub use orchestrator::{Definitions, OperateError, Orchestrator, OrchestratorHandle, OrchestratorOptions};
+pub use participant::{LoopContext, Participant, run_participant};
+pub use stats::Stats;
 pub use store::StoreError;

@@ -1,12 +1,23 @@
 //! The participant loop: commands in, one transaction, replies out, then the offsets.
+//!
+//! One record never harms its neighbours: what cannot be parsed becomes a dead letter at once; when a batch fails or
+//! panics, each command is tried alone, and one that keeps failing becomes a dead letter while the rest goes on.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use saga_core::Name;
 use saga_core::protocol::{Command, Reply};
+use tokio_util::sync::CancellationToken;
 
+use crate::bus::{Bus, Delivery, Message};
+use crate::clock::Clock;
+use crate::delivery::{LoopOptions, dead_letter, pause, publish, subscribe};
+use crate::stats::Stats;
 use crate::store::StoreError;
+use crate::wire::{self, Inbound, Poison};
 
 /// A service's side of a saga: what it does and undoes.
 #[async_trait]
@@ -39,4 +50,154 @@ impl<P: Participant + ?Sized> Participant for Arc<P> {
     async fn handle(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         (**self).handle(batch).await
     }
+}
+
+/// What a loop needs from outside.
+#[derive(Clone)]
+pub struct LoopContext {
+    /// Where messages come from and go to.
+    pub bus: Arc<dyn Bus>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Ends the loop between two units of work.
+    pub stop: CancellationToken,
+    /// What it saw.
+    pub stats: Arc<Stats>,
+    /// How it behaves.
+    pub options: LoopOptions,
+}
+
+/// Runs a participant until it is stopped. A unit of work in progress is finished first.
+pub async fn run_participant(context: LoopContext, participant: Arc<dyn Participant>) {
+    let LoopContext { bus, clock, stop, stats, options } = &context;
+    let (group, topics) = (participant.group(), participant.topics());
+    let Some(mut subscription) = subscribe(&**bus, &**clock, group, &topics, stop, *options).await else { return };
+    let mut failures = 0;
+    loop {
+        let arrived = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            arrived = subscription.next(options.batch) => arrived,
+        };
+        let deliveries = match arrived {
+            Ok(deliveries) => deliveries,
+            Err(crate::BusError::Closed) => return,
+            Err(error) => {
+                tracing::warn!(%error, group, "receiving failed; trying again");
+                if pause(&**clock, stop, *options, &mut failures).await {
+                    continue;
+                }
+                return;
+            }
+        };
+        failures = 0;
+        let Some(answers) = unit(&context, &*participant, deliveries).await else { return };
+        if !publish(&**bus, &**clock, answers, stop, stats, *options).await {
+            return;
+        }
+        if let Err(error) = subscription.commit().await {
+            tracing::warn!(%error, group, "committing the offsets failed; the batch will be delivered again");
+        }
+    }
+}
+
+/// One unit of work: the replies and dead letters to publish. `None`: stopped before it could be finished.
+async fn unit(context: &LoopContext, participant: &dyn Participant, deliveries: Vec<Delivery>) -> Option<Vec<Message>> {
+    let mut commands = Vec::with_capacity(deliveries.len());
+    let mut answers = Vec::with_capacity(deliveries.len());
+    let mut bury = |delivery: &Delivery, poison: &Poison| {
+        tracing::warn!(%poison, position = ?delivery.position, "dead letter");
+        context.stats.poisoned.inc();
+        answers.push(dead_letter(delivery, poison, context.clock.now()));
+    };
+    for delivery in deliveries {
+        match wire::parse(&delivery.message) {
+            Ok(Inbound::Command(command)) => commands.push((delivery, command)),
+            Ok(Inbound::Start(_)) => bury(&delivery, &Poison::Misplaced(wire::START)),
+            Ok(Inbound::Cancel(_)) => bury(&delivery, &Poison::Misplaced(wire::CANCEL)),
+            Ok(Inbound::Reply(_)) => bury(&delivery, &Poison::Misplaced(wire::REPLY)),
+            Ok(Inbound::Result { .. }) => bury(&delivery, &Poison::Misplaced(wire::RESULT)),
+            Err(poison) => bury(&delivery, &poison),
+        }
+    }
+    let batch: Vec<Command> = commands.iter().map(|(_, command)| command.clone()).collect();
+    let mut replies = Vec::with_capacity(batch.len());
+    match attempt(context, participant, batch).await? {
+        Ok(all) => replies = all,
+        Err(_) if commands.len() == 1 => {
+            let (delivery, command) = &commands[0];
+            match alone(context, participant, command).await? {
+                Ok(reply) => replies.push(reply),
+                Err(poison) => bury(delivery, &poison),
+            }
+        }
+        Err(detail) => {
+            tracing::warn!(detail, count = commands.len(), "a batch failed; trying each command alone");
+            for (delivery, command) in &commands {
+                match alone(context, participant, command).await? {
+                    Ok(reply) => replies.push(reply),
+                    Err(poison) => bury(delivery, &poison),
+                }
+            }
+        }
+    }
+    let topics = commands.iter().map(|(_, c)| ((&c.saga, &c.step, c.op), &c.reply_to));
+    let topics: std::collections::HashMap<_, _> = topics.collect();
+    answers.extend(replies.iter().filter_map(|reply| {
+        let topic = topics.get(&(&reply.saga, &reply.step, reply.op))?;
+        Some(wire::reply_message(topic, reply))
+    }));
+    Some(answers)
+}
+
+/// One command until it is answered or has failed too often.
+async fn alone(
+    context: &LoopContext,
+    participant: &dyn Participant,
+    command: &Command,
+) -> Option<Result<Reply, Poison>> {
+    let mut last = String::new();
+    for _ in 0..context.options.poison_after {
+        match attempt(context, participant, vec![command.clone()]).await? {
+            Ok(replies) => match replies.into_iter().next() {
+                Some(reply) => return Some(Ok(reply)),
+                None => last = "the participant gave no reply".to_owned(),
+            },
+            Err(detail) => last = detail,
+        }
+    }
+    Some(Err(Poison::Unhandled { attempts: context.options.poison_after, detail: last }))
+}
+
+/// One run of the handler; what time can heal is waited for. `None`: stopped. `Err`: a fault or a panic.
+async fn attempt(
+    context: &LoopContext,
+    participant: &dyn Participant,
+    batch: Vec<Command>,
+) -> Option<Result<Vec<Reply>, String>> {
+    if batch.is_empty() {
+        return Some(Ok(Vec::new()));
+    }
+    let mut failures = 0;
+    loop {
+        let run = AssertUnwindSafe(participant.handle(batch.clone())).catch_unwind().await;
+        match run {
+            Ok(Ok(replies)) if replies.len() == batch.len() => return Some(Ok(replies)),
+            Ok(Ok(replies)) => return Some(Err(format!("{} replies for {} commands", replies.len(), batch.len()))),
+            Ok(Err(StoreError::Fault(detail))) => return Some(Err(detail)),
+            Ok(Err(error @ (StoreError::Transient(_) | StoreError::Full(_)))) => {
+                tracing::warn!(%error, group = participant.group(), "a batch could not be written; trying again");
+                context.stats.retried_units.inc();
+                if !pause(&*context.clock, &context.stop, context.options, &mut failures).await {
+                    return None;
+                }
+            }
+            Err(panic) => return Some(Err(format!("panicked: {}", panic_text(&*panic)))),
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }

@@ -1,0 +1,423 @@
+//! One unit of work: load, decide, commit, act.
+
+use std::collections::{HashMap, HashSet};
+
+use saga_core::protocol::{Cancel, Start};
+use saga_core::{Decision, Definition, Effect, Event, Input, Rejection, Saga, SagaKey, Status, Verb};
+use saga_core::{decide, outstanding, replay, results};
+use tokio::sync::oneshot;
+
+use super::{OperateError, Orchestrator, OrchestratorError, Request};
+use crate::bus::{Delivery, Message};
+use crate::delivery::{dead_letter, pause, publish};
+use crate::store::{CommitError, SagaRow, StoreError, Sync, Transition, Written};
+use crate::wire::{self, Inbound, Poison};
+
+/// How often a unit is decided anew because a compare-and-set lost, before the rest is left to the next delivery.
+const CONFLICT_ROUNDS: usize = 4;
+
+type Answer = oneshot::Sender<Result<SagaRow, OperateError>>;
+
+/// One input on its way through the unit.
+struct Item {
+    key: SagaKey,
+    input: Input,
+    /// The record that it came in.
+    delivery: Option<Delivery>,
+    /// Who waits for it.
+    answer: Option<Answer>,
+}
+
+/// What one round of deciding came to.
+#[derive(Default)]
+struct Round {
+    transitions: Vec<Transition>,
+    /// Index into the items, per transition.
+    origin: Vec<usize>,
+    decisions: Vec<Decision>,
+    /// Sent whatever becomes of the transitions: repeats of what is committed already.
+    repeats: Vec<Message>,
+    /// Starts of sagas that exist: their results are published again.
+    known: HashSet<SagaKey>,
+}
+
+impl Orchestrator {
+    /// Handles what has arrived. `false`: stopped before it was finished; nothing is lost, it will be delivered again.
+    pub(super) async fn unit(
+        &mut self,
+        deliveries: Vec<Delivery>,
+        requests: Vec<Request>,
+        due: Vec<SagaKey>,
+    ) -> Result<bool, OrchestratorError> {
+        let (mut items, mut messages) = self.items(deliveries, requests);
+        messages.extend(self.wake(due, &mut items).await?);
+        for _ in 0..CONFLICT_ROUNDS {
+            if items.is_empty() {
+                break;
+            }
+            let Some((out, again)) = self.round(items).await? else { return Ok(false) };
+            messages.extend(out);
+            items = again;
+        }
+        let context = &self.context;
+        Ok(publish(&*context.bus, &*context.clock, messages, &context.stop, &context.stats, context.options).await)
+    }
+
+    /// Parses records and requests; what is no input becomes a dead letter.
+    fn items(&self, deliveries: Vec<Delivery>, requests: Vec<Request>) -> (Vec<Item>, Vec<Message>) {
+        let mut items = Vec::with_capacity(deliveries.len() + requests.len());
+        let mut dead = Vec::new();
+        for delivery in deliveries {
+            let parsed = wire::parse(&delivery.message).and_then(|inbound| match inbound {
+                Inbound::Start(Start { saga, .. }) if self.definitions.newest(&saga.definition).is_none() => {
+                    Err(Poison::BadHeader { name: "ce_source", value: saga.definition.to_string() })
+                }
+                Inbound::Start(Start { saga, input }) => Ok((saga, Input::Start(input))),
+                Inbound::Cancel(Cancel { saga, actor, reason }) => {
+                    Ok((saga, Input::Operator { verb: Verb::Cancel, actor, reason, version: None }))
+                }
+                Inbound::Reply(reply) => Ok((reply.saga.clone(), Input::Reply(reply))),
+                Inbound::Command(_) => Err(Poison::Misplaced(wire::COMMAND)),
+                Inbound::Result { .. } => Err(Poison::Misplaced(wire::RESULT)),
+            });
+            match parsed {
+                Ok((key, input)) => items.push(Item { key, input, delivery: Some(delivery), answer: None }),
+                Err(poison) => dead.push(self.bury(&delivery, &poison)),
+            }
+        }
+        items.extend(requests.into_iter().map(|Request { key, input, answer }| Item {
+            key,
+            input,
+            delivery: None,
+            answer: Some(answer),
+        }));
+        (items, dead)
+    }
+
+    fn bury(&self, delivery: &Delivery, poison: &Poison) -> Message {
+        tracing::warn!(%poison, position = ?delivery.position, "dead letter");
+        self.context.stats.poisoned.inc();
+        dead_letter(delivery, poison, self.context.clock.now())
+    }
+
+    /// Due sagas: those taken over have their commands sent again, the others get a timer input.
+    async fn wake(&mut self, due: Vec<SagaKey>, items: &mut Vec<Item>) -> Result<Vec<Message>, OrchestratorError> {
+        let (taken_over, ripe): (Vec<_>, Vec<_>) = due.into_iter().partition(|key| self.recovering.remove(key));
+        items.extend(ripe.into_iter().map(|key| Item { key, input: Input::Timer, delivery: None, answer: None }));
+        let mut messages = Vec::new();
+        if taken_over.is_empty() {
+            return Ok(messages);
+        }
+        if !self.load(taken_over.iter()).await? {
+            // The store is busy: they stay due.
+            let now = self.context.clock.now();
+            for key in taken_over {
+                self.timers.set(&key, Some(now + 100));
+                self.recovering.insert(key);
+            }
+            return Ok(messages);
+        }
+        for key in taken_over {
+            let Some(saga) = self.cache.get(&key) else { continue };
+            self.timers.set(&key, saga.wake_at());
+            if let Some(definition) = self.definitions.version(&key.definition, saga.definition_version) {
+                let effects = outstanding(definition, saga);
+                self.context.stats.recovered.add(effects.len() as u64);
+                messages.extend(effects.into_iter().map(|e| message_of(definition, e)));
+            }
+        }
+        Ok(messages)
+    }
+
+    /// Brings sagas into the cache. `false`: the store could not, try later.
+    async fn load<'k>(&mut self, keys: impl Iterator<Item = &'k SagaKey>) -> Result<bool, OrchestratorError> {
+        let mut seen = HashSet::new();
+        let missing: Vec<SagaKey> =
+            keys.filter(|k| self.cache.get(k).is_none() && seen.insert((*k).clone())).cloned().collect();
+        if missing.is_empty() {
+            return Ok(true);
+        }
+        let histories = match self.store.histories(missing.clone()).await {
+            Ok(histories) => histories,
+            Err(StoreError::Fault(detail)) => return Err(StoreError::Fault(detail).into()),
+            Err(error) => {
+                tracing::warn!(%error, "loading sagas failed; trying again");
+                self.context.stats.retried_units.inc();
+                return Ok(false);
+            }
+        };
+        for (key, history) in missing.iter().zip(histories) {
+            if history.is_empty() {
+                continue;
+            }
+            match replay(key, history.iter().map(Vec::as_slice)) {
+                Ok(saga) => self.cache.put(saga),
+                Err(error) => {
+                    tracing::error!(%key, %error, "saga quarantined: its history does not replay; see `saga sagas show`");
+                    self.context.stats.quarantined.inc();
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Decides and commits once. Answers what to publish and the items that lost a compare-and-set;
+    /// `None`: stopped.
+    async fn round(&mut self, items: Vec<Item>) -> Result<Option<(Vec<Message>, Vec<Item>)>, OrchestratorError> {
+        let mut failures = 0;
+        loop {
+            // A start is tried as a new saga without looking: almost always it is one.
+            let known = items.iter().filter(|i| !matches!(i.input, Input::Start(_))).map(|i| &i.key);
+            let known: Vec<SagaKey> = known.cloned().collect();
+            if self.load(known.iter()).await? {
+                let mut round = self.decide_all(&items);
+                let sync = if round.decisions.iter().any(|d| d.durable) { Sync::Durable } else { Sync::Derivable };
+                let transitions = std::mem::take(&mut round.transitions);
+                match self.commit(transitions, sync).await {
+                    Ok(written) => return self.settle(items, round, &written).await.map(Some),
+                    Err(CommitError::Fenced(owner)) => return Err(OrchestratorError::Fenced(owner)),
+                    Err(CommitError::Store(StoreError::Fault(detail))) => {
+                        return Err(StoreError::Fault(detail).into());
+                    }
+                    Err(CommitError::Store(error)) => {
+                        // Its fate is unknown: forget what we believed and decide again from the rows.
+                        tracing::warn!(%error, "a commit failed; trying again");
+                        self.context.stats.retried_units.inc();
+                        items.iter().for_each(|item| self.doubt(&item.key));
+                    }
+                }
+            }
+            let context = &self.context;
+            if !pause(&*context.clock, &context.stop, context.options, &mut failures).await {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// What we know of a saga may be wrong, or may not have been acted on: read it again and send what is outstanding.
+    fn doubt(&mut self, key: &SagaKey) {
+        self.cache.remove(key);
+        self.recovering.insert(key.clone());
+        self.timers.set(key, Some(self.context.clock.now()));
+    }
+
+    async fn commit(&self, transitions: Vec<Transition>, sync: Sync) -> Result<Vec<Written>, CommitError> {
+        if transitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let stats = &self.context.stats;
+        stats.commits.inc();
+        if sync == Sync::Durable {
+            stats.durable_commits.inc();
+        }
+        self.store.commit(self.owner, transitions, sync).await
+    }
+
+    fn decide_all(&mut self, items: &[Item]) -> Round {
+        let now = self.context.clock.now();
+        let mut round = Round::default();
+        // Several inputs of one saga in a unit: each sees what the one before it decided.
+        let mut latest: HashMap<&SagaKey, usize> = HashMap::new();
+        for (at, item) in items.iter().enumerate() {
+            let saga = match latest.get(&item.key) {
+                Some(&decided) => Some(&round.decisions[decided].next),
+                None => self.cache.get(&item.key),
+            };
+            let definition = match saga {
+                Some(saga) => self.definitions.version(&item.key.definition, saga.definition_version),
+                None => self.definitions.newest(&item.key.definition),
+            };
+            let decided = match definition {
+                Some(definition) => decide(definition, &item.key, saga, item.input.clone(), now),
+                None => Err(Rejection::UnknownSaga(item.key.clone())),
+            };
+            match decided {
+                Ok(decision) => {
+                    latest.insert(&item.key, round.decisions.len());
+                    round.transitions.push(Transition { row: row_of(&decision.next), events: decision.events.clone() });
+                    round.origin.push(at);
+                    round.decisions.push(decision);
+                }
+                Err(rejection) => {
+                    let saga = saga.cloned();
+                    self.reject(item, saga.as_ref(), &rejection, &mut round);
+                }
+            }
+        }
+        round
+    }
+
+    /// Nothing changes. A duplicate may mean that our message was lost, so what is committed is sent again.
+    fn reject(&mut self, item: &Item, saga: Option<&Saga>, rejection: &Rejection, round: &mut Round) {
+        let stats = &self.context.stats;
+        match rejection {
+            Rejection::Exists(key) => {
+                stats.duplicate_starts.inc();
+                round.known.insert(key.clone());
+            }
+            Rejection::UnknownSaga(_) => stats.unknown_sagas.inc(),
+            Rejection::UnknownStep { .. } => {
+                let poison = Poison::Unhandled { attempts: 1, detail: rejection.to_string() };
+                round.repeats.extend(item.delivery.as_ref().map(|d| self.bury(d, &poison)));
+            }
+            Rejection::NotAwaited { .. } => {
+                stats.late_replies.inc();
+                round.repeats.extend(saga.map(|saga| self.repeat_if_old(saga)).unwrap_or_default());
+            }
+            Rejection::NothingDue => self.timers.set(&item.key, saga.and_then(Saga::wake_at)),
+            Rejection::Corrupt(error) => {
+                tracing::error!(key = %item.key, %error, "saga quarantined; see `saga sagas show`");
+                stats.quarantined.inc();
+            }
+            Rejection::StaleVersion { .. }
+            | Rejection::TooLate { .. }
+            | Rejection::NotStuck { .. }
+            | Rejection::NotTerminal { .. } => {}
+        }
+    }
+
+    fn repeat_if_old(&self, saga: &Saga) -> Vec<Message> {
+        let Some(definition) = self.definitions.version(&saga.key.definition, saga.definition_version) else {
+            return Vec::new();
+        };
+        let now = self.context.clock.now();
+        let fresh = saga.updated_at.saturating_add(self.options.resend_after) > now;
+        let effects = if fresh { Vec::new() } else { outstanding(definition, saga) };
+        effects.into_iter().map(|e| message_of(definition, e)).collect()
+    }
+
+    /// After the commit: caches, timers, answers, and the messages to publish.
+    async fn settle(
+        &mut self,
+        items: Vec<Item>,
+        round: Round,
+        written: &[Written],
+    ) -> Result<(Vec<Message>, Vec<Item>), OrchestratorError> {
+        let mut messages = round.repeats;
+        let mut outcome: HashMap<usize, Result<SagaRow, ()>> = HashMap::new();
+        for ((decision, at), written) in round.decisions.into_iter().zip(round.origin).zip(written) {
+            let key = &items[at].key;
+            if *written == Written::Conflict {
+                self.context.stats.conflicts.inc();
+                self.cache.remove(key);
+                outcome.insert(at, Err(()));
+                continue;
+            }
+            outcome.insert(at, Ok(row_of(&decision.next)));
+            self.count(&decision);
+            self.timers.set(key, decision.next.wake_at());
+            let definition = self.definitions.version(&key.definition, decision.next.definition_version);
+            if let Some(definition) = definition {
+                messages.extend(decision.effects.into_iter().map(|e| message_of(definition, e)));
+            }
+            if decision.next.status.is_terminal() {
+                self.cache.remove(key);
+            } else {
+                self.cache.put(decision.next);
+            }
+        }
+        let mut known = round.known;
+        let mut again = Vec::new();
+        for (at, mut item) in items.into_iter().enumerate() {
+            match outcome.remove(&at) {
+                Some(Err(())) if matches!(item.input, Input::Start(_)) => {
+                    self.context.stats.duplicate_starts.inc();
+                    known.insert(item.key);
+                }
+                Some(Err(())) => again.push(item),
+                Some(Ok(row)) => answer(&mut item, Ok(row)),
+                None => self.answer_rejected(item),
+            }
+        }
+        messages.extend(self.republish(known).await?);
+        Ok((messages, again))
+    }
+
+    /// Decides once more, only to tell the asker why not.
+    fn answer_rejected(&self, mut item: Item) {
+        if item.answer.is_none() {
+            return;
+        }
+        let saga = self.cache.get(&item.key);
+        let definition = match saga {
+            Some(saga) => self.definitions.version(&item.key.definition, saga.definition_version),
+            None => self.definitions.newest(&item.key.definition),
+        };
+        let now = self.context.clock.now();
+        let rejection = definition
+            .and_then(|d| decide(d, &item.key, saga, item.input.clone(), now).err())
+            .unwrap_or_else(|| Rejection::UnknownSaga(item.key.clone()));
+        answer(&mut item, Err(rejection.into()));
+    }
+
+    /// All results of these sagas once more, and their outstanding commands if they are old.
+    async fn republish(&mut self, keys: HashSet<SagaKey>) -> Result<Vec<Message>, OrchestratorError> {
+        let mut keys: Vec<SagaKey> = keys.into_iter().collect();
+        keys.sort();
+        let mut messages = Vec::new();
+        if keys.is_empty() {
+            return Ok(messages);
+        }
+        let histories: Vec<Vec<Vec<Event>>> = match self.store.histories(keys.clone()).await {
+            Ok(histories) => histories,
+            Err(error) => {
+                // The asker asks again.
+                tracing::warn!(%error, "reading histories to publish them again failed");
+                return Ok(messages);
+            }
+        };
+        for (key, history) in keys.iter().zip(&histories) {
+            let slices = || history.iter().map(Vec::as_slice);
+            let (Ok(events), Ok(saga)) = (results(key, slices()), replay(key, slices())) else { continue };
+            let Some(definition) = self.definitions.version(&key.definition, saga.definition_version) else { continue };
+            messages.extend(events.iter().map(|e| wire::result_message(&definition.result_topic, &key.definition, e)));
+            messages.extend(self.repeat_if_old(&saga));
+        }
+        Ok(messages)
+    }
+
+    fn count(&self, decision: &Decision) {
+        let stats = &self.context.stats;
+        stats.transitions.inc();
+        for event in &decision.events {
+            match event {
+                Event::Started { .. } => stats.started.inc(),
+                Event::Completed { .. } | Event::Resolved { status: Status::Completed, .. } => stats.completed.inc(),
+                Event::Compensated { .. } | Event::Resolved { .. } => stats.compensated.inc(),
+                Event::StepStuck { step, op, detail, .. } => {
+                    tracing::error!(key = %decision.next.key, %step, %op, detail, "saga stuck: an operator is needed");
+                    stats.stuck.inc();
+                }
+                Event::StepRepeated { .. } => stats.repeated.inc(),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn answer(item: &mut Item, result: Result<SagaRow, OperateError>) {
+    if let Some(sender) = item.answer.take() {
+        // Whoever asked may have gone; the verb stands either way.
+        let _ = sender.send(result);
+    }
+}
+
+fn row_of(saga: &Saga) -> SagaRow {
+    SagaRow {
+        key: saga.key.clone(),
+        definition_version: saga.definition_version,
+        version: saga.version,
+        status: saga.status,
+        awaiting: saga.awaited().map(|(step, op)| format!("{step}.{op}")).unwrap_or_default(),
+        wake_at: saga.wake_at(),
+        started_at: saga.started_at,
+        updated_at: saga.updated_at,
+    }
+}
+
+fn message_of(definition: &Definition, effect: Effect) -> Message {
+    match effect {
+        Effect::SendCommand { topic, command } => wire::command_message(&topic, &command),
+        Effect::PublishResult(event) => wire::result_message(&definition.result_topic, &definition.name, &event),
+    }
+}

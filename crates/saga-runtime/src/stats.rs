@@ -1,0 +1,74 @@
+//! Counters of what a loop saw: for `/readyz?verbose`, metrics and tests that must not be vacuous.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $field:ident),* $(,)?) => {
+        /// Counters since the start of the process.
+        #[derive(Debug, Default)]
+        pub struct Stats { $($(#[$doc])* pub $field: Counter,)* }
+
+        impl Stats {
+            /// All counters by name.
+            pub fn all(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($field), self.$field.get()),)*]
+            }
+        }
+    };
+}
+
+stats! {
+    /// Sagas started.
+    started,
+    /// Sagas that ended with all of it.
+    completed,
+    /// Sagas that ended with none of it.
+    compensated,
+    /// Sagas that came to need a human.
+    stuck,
+    /// Transitions committed.
+    transitions,
+    /// Commits: transitions per commit is the batch size.
+    commits,
+    /// Commits that waited for the disk.
+    durable_commits,
+    /// Commands sent again by a timer.
+    repeated,
+    /// Commands sent again because a saga was taken over.
+    recovered,
+    /// Replies to what is not, or no longer, asked: late or duplicate.
+    late_replies,
+    /// Starts of sagas that exist.
+    duplicate_starts,
+    /// Messages about sagas that do not exist.
+    unknown_sagas,
+    /// Compare-and-set that lost.
+    conflicts,
+    /// Records that were not messages of ours.
+    poisoned,
+    /// Units that were run again because the store or the bus could not.
+    retried_units,
+    /// Sagas whose rows make no sense; they are left alone and a human is told.
+    quarantined,
+}
+
+/// A counter that many threads count up.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts one.
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// Counts `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The count.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
