@@ -1,1 +1,83 @@
-//! Being built.
+//! The orchestrator service: drives sagas by their definitions and lets operators look and steer.
+//!
+//! What it does not know: what any step means. Definitions are data; the engine is `saga-core`, the loop `saga-runtime`.
+
+pub mod app;
+pub mod audit;
+pub mod domain;
+pub mod http;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use saga_runtime::dead_letters::DeadLetters;
+use saga_runtime::store::SagaStore;
+use saga_runtime::{Definitions, LoopContext, Orchestrator, OrchestratorOptions};
+use serde::{Deserialize, Serialize};
+
+pub use app::Sagas;
+pub use domain::{BUILT_IN, DefinitionFileError, load_definitions};
+
+/// Settings of the orchestrator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Definition files beside, or (same name and version) instead of, the built-in purchase saga.
+    pub definitions: Vec<PathBuf>,
+    /// Sagas in flight that are kept in memory; the others are read when they are needed.
+    pub cached_sagas: usize,
+    /// How many sagas a second are sent again after a restart.
+    pub recovery_rate: u32,
+    /// The most messages in one unit of work.
+    pub batch: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let options = OrchestratorOptions::default();
+        Self {
+            definitions: Vec::new(),
+            cached_sagas: options.cached,
+            recovery_rate: options.recovery_rate,
+            batch: 256,
+        }
+    }
+}
+
+impl Config {
+    /// The loop's options for one partition.
+    pub fn options(&self, partition: u32) -> OrchestratorOptions {
+        OrchestratorOptions {
+            partition,
+            cached: self.cached_sagas,
+            recovery_rate: self.recovery_rate,
+            ..OrchestratorOptions::default()
+        }
+    }
+}
+
+/// What the service is made of.
+pub struct Service {
+    /// The admin routes, without authentication: the composition root adds it.
+    pub admin: axum::Router,
+    /// The use cases behind them.
+    pub sagas: Sagas,
+    /// To be run; see [`Orchestrator::run`].
+    pub orchestrator: Orchestrator,
+}
+
+/// Builds the service for one partition.
+pub fn build(
+    config: &Config,
+    mut context: LoopContext,
+    store: Arc<dyn SagaStore>,
+    dead_letters: Arc<dyn DeadLetters>,
+    definitions: Arc<Definitions>,
+) -> Service {
+    context.options.batch = config.batch;
+    let LoopContext { bus, clock, stats, .. } = context.clone();
+    let (orchestrator, handle) =
+        Orchestrator::new(context, Arc::clone(&store), Arc::clone(&definitions), config.options(0));
+    let sagas = Sagas::new(store, definitions, handle, dead_letters, bus, clock, stats);
+    Service { admin: http::router(sagas.clone()), sagas, orchestrator }
+}
