@@ -248,10 +248,10 @@ impl<'d> Plan<'d> {
 
     fn spec(&self, step: &Name) -> Result<&'d StepSpec, Rejection> {
         let definition = self.definition;
-        definition.index(step.as_str()).map(|at| &definition.steps[at]).ok_or_else(|| Rejection::UnknownStep {
-            definition: definition.name.clone(),
-            step: step.clone(),
-        })
+        definition
+            .index(step.as_str())
+            .map(|at| &definition.steps[at])
+            .ok_or_else(|| Rejection::UnknownStep { definition: definition.name.clone(), step: step.clone() })
     }
 
     fn send(&mut self, spec: &StepSpec, op: Op, attempt: u32) {
@@ -421,8 +421,9 @@ impl<'d> Plan<'d> {
     }
 
     fn forward(&mut self) -> Result<(), Rejection> {
-        let is_done =
-            |saga: &Saga, step: &StepSpec| matches!(saga.step(step.name.as_str()).map(|s| &s.phase), Some(Phase::Done { .. }));
+        let is_done = |saga: &Saga, step: &StepSpec| {
+            matches!(saga.step(step.name.as_str()).map(|s| &s.phase), Some(Phase::Done { .. }))
+        };
         let definition = self.definition;
         if definition.steps.iter().all(|step| is_done(&self.saga, step)) {
             return self.add(Event::Completed { at: self.now });

@@ -156,7 +156,9 @@ pub enum DefinitionError {
         second: String,
     },
     /// A compensatable step that runs after the pivot, or after a retriable step.
-    #[error("step {step}: nothing compensatable can come after {after}, which cannot be undone: make it retriable or move it before")]
+    #[error(
+        "step {step}: nothing compensatable can come after {after}, which cannot be undone: make it retriable or move it before"
+    )]
     CompensatableAfterPivot {
         /// The step.
         step: String,
@@ -164,7 +166,9 @@ pub enum DefinitionError {
         after: String,
     },
     /// A pivot that does not wait for every compensatable step.
-    #[error("step {pivot}: the pivot must come after every compensatable step, but not after {step}: add it to `after`")]
+    #[error(
+        "step {pivot}: the pivot must come after every compensatable step, but not after {step}: add it to `after`"
+    )]
     PivotTooEarly {
         /// The pivot.
         pivot: String,

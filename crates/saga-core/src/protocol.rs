@@ -61,13 +61,7 @@ impl Command {
 
     /// The answer to this command.
     pub fn reply(&self, outcome: Outcome) -> Reply {
-        Reply {
-            saga: self.saga.clone(),
-            step: self.step.clone(),
-            op: self.op,
-            attempt: self.attempt,
-            outcome,
-        }
+        Reply { saga: self.saga.clone(), step: self.step.clone(), op: self.op, attempt: self.attempt, outcome }
     }
 }
 

@@ -28,14 +28,8 @@ pub enum Status {
 
 impl Status {
     /// Every status.
-    pub const ALL: [Self; 6] = [
-        Self::Running,
-        Self::Compensating,
-        Self::Completed,
-        Self::Compensated,
-        Self::CompensationStuck,
-        Self::Stuck,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Running, Self::Compensating, Self::Completed, Self::Compensated, Self::CompensationStuck, Self::Stuck];
 
     /// `RUNNING`, …
     pub fn as_str(self) -> &'static str {

@@ -114,12 +114,7 @@ pub fn run<E>(
     Ok(barrier)
 }
 
-fn record(
-    known: &mut HashMap<BarrierKey, Outcome>,
-    rows: &mut Vec<BarrierRow>,
-    key: BarrierKey,
-    outcome: &Outcome,
-) {
+fn record(known: &mut HashMap<BarrierKey, Outcome>, rows: &mut Vec<BarrierRow>, key: BarrierKey, outcome: &Outcome) {
     known.insert(key.clone(), outcome.clone());
     rows.push(BarrierRow { key, outcome: outcome.clone() });
 }

@@ -304,7 +304,14 @@ fn parse_command(message: &Message) -> Result<Command, Poison> {
     })
 }
 
-fn build(topic: &Name, kind: &'static str, saga: &SagaKey, subject: &str, extra: &[(&'static str, &str)], payload: String) -> Message {
+fn build(
+    topic: &Name,
+    kind: &'static str,
+    saga: &SagaKey,
+    subject: &str,
+    extra: &[(&'static str, &str)],
+    payload: String,
+) -> Message {
     let id = saga.id.to_string();
     let key = Bytes::from(id.clone());
     let mut headers: Vec<Header> = Vec::with_capacity(6 + extra.len());

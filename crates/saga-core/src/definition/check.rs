@@ -25,9 +25,8 @@ pub(super) fn check(draft: Draft) -> Result<Definition, DefinitionError> {
     if deadline.is_some() && steps.iter().all(|s| s.kind == Kind::Retriable) {
         return Err(DefinitionError::UselessDeadline);
     }
-    let topic = |place: &str, given: &Option<String>, default: String| {
-        lawful(place, given.as_deref().unwrap_or(&default))
-    };
+    let topic =
+        |place: &str, given: &Option<String>, default: String| lawful(place, given.as_deref().unwrap_or(&default));
     Ok(Definition {
         start_topic: topic("topics.start", &draft.topics.start, draft.saga.clone())?,
         reply_topic: topic("topics.reply", &draft.topics.reply, "reply".into())?,
@@ -56,10 +55,11 @@ fn step(draft: &Draft, at: usize, given: &StepDraft) -> Result<StepSpec, Definit
         Some(names) => names
             .iter()
             .map(|wanted| {
-                draft.steps.iter().position(|s| s.step == *wanted).ok_or_else(|| DefinitionError::UnknownAfter {
-                    step: given.step.clone(),
-                    unknown: wanted.clone(),
-                })
+                draft
+                    .steps
+                    .iter()
+                    .position(|s| s.step == *wanted)
+                    .ok_or_else(|| DefinitionError::UnknownAfter { step: given.step.clone(), unknown: wanted.clone() })
             })
             .collect::<Result<_, _>>()?,
         None => at.checked_sub(1).into_iter().collect(),
