@@ -1,1 +1,194 @@
-//! Dead letters port.
+//! The dead letters port: records that could not be handled, kept for people.
+//!
+//! The loops publish them to `<topic>.dlq` (see `delivery`); whoever keeps that topic offers this port. Promised:
+//! nothing leaves except by [`redrive`] or `purge`, and a record comes back with its original bytes and headers.
+//! Re-driving is at least once: the barrier makes the second one harmless.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use saga_core::{Millis, Name};
+use thiserror::Error;
+
+use crate::bus::{Bus, BusError, Header, Message};
+use crate::store::StoreError;
+
+/// What a dead-letter topic's name ends with.
+pub const SUFFIX: &str = ".dlq";
+
+/// How many letters one step of [`redrive`] moves: bounds its memory.
+const STEP: u32 = 100;
+
+/// A record that could not be handled.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeadLetter {
+    /// In the dead-letter log; ascending with time.
+    pub id: u64,
+    /// The topic on which it arrived.
+    pub topic: Name,
+    /// Where on that topic.
+    pub partition: u32,
+    /// Where in that partition.
+    pub offset: u64,
+    /// When it was given up, in ms since the epoch.
+    pub at: Millis,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Why it was given up.
+    pub reason: String,
+    /// The original key.
+    pub key: Bytes,
+    /// The original headers.
+    pub headers: Vec<Header>,
+    /// The original payload.
+    pub payload: Bytes,
+}
+
+impl DeadLetter {
+    /// Reads a record of a `.dlq` topic. What its headers do not say is left at nothing: it is kept all the same.
+    pub fn from_message(id: u64, message: Message) -> Self {
+        let text = |name: &str| message.header(name).unwrap_or_default().to_owned();
+        let number = |name: &str| text(name).parse::<u64>().unwrap_or_default();
+        let small = |name: &str| u32::try_from(number(name)).unwrap_or(u32::MAX);
+        let named = text("dlq_topic");
+        let topic = if named.is_empty() { message.topic.as_str().trim_end_matches(SUFFIX) } else { &named };
+        Self {
+            id,
+            topic: Name::new(topic),
+            partition: small("dlq_partition"),
+            offset: number("dlq_offset"),
+            at: number("dlq_at"),
+            attempts: small("dlq_attempts"),
+            reason: text("dlq_reason"),
+            headers: message.headers.iter().filter(|(n, _)| !n.as_str().starts_with("dlq_")).cloned().collect(),
+            key: message.key,
+            payload: message.payload,
+        }
+    }
+
+    /// The record as it first arrived.
+    pub fn original(&self) -> Message {
+        Message {
+            topic: self.topic.clone(),
+            key: self.key.clone(),
+            headers: self.headers.clone(),
+            payload: self.payload.clone(),
+        }
+    }
+}
+
+/// A topic that has dead letters.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeadLetterCount {
+    /// The original topic.
+    pub topic: Name,
+    /// How many.
+    pub count: u64,
+    /// When the oldest was given up, in ms since the epoch.
+    pub oldest_at: Millis,
+}
+
+/// Which of a topic's letters.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// These; ids that are not there are passed over.
+    Ids(Vec<u64>),
+}
+
+/// Looks at dead letters and removes them.
+#[async_trait]
+pub trait DeadLetters: Send + Sync + 'static {
+    /// The topics that have any, by name.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    async fn topics(&self) -> Result<Vec<DeadLetterCount>, StoreError>;
+
+    /// A page of a topic's letters, oldest first, those after the id `after`.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    async fn list(&self, topic: &Name, after: Option<u64>, limit: u32) -> Result<Vec<DeadLetter>, StoreError>;
+
+    /// One letter.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    async fn show(&self, topic: &Name, id: u64) -> Result<Option<DeadLetter>, StoreError>;
+
+    /// Removes letters for good; tells how many there were.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    async fn purge(&self, topic: &Name, which: Which) -> Result<u64, StoreError>;
+}
+
+/// Takes what is published to `.dlq` topics, where the bus itself keeps nothing.
+#[async_trait]
+pub trait DeadLetterSink: Send + Sync + 'static {
+    /// Keeps them, durably.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; none was kept.
+    async fn bury(&self, messages: Vec<Message>) -> Result<(), StoreError>;
+}
+
+/// Why re-driving stopped; what was re-driven before stays so.
+#[derive(Debug, Error)]
+pub enum RedriveError {
+    /// See [`StoreError`].
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// See [`BusError`].
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
+
+/// Publishes letters to the topic they came from, then removes them. Tells how many.
+///
+/// Letters that die again while this runs are not taken twice.
+///
+/// # Errors
+/// [`RedriveError`]; running it again goes on where it stopped.
+pub async fn redrive(
+    letters: &dyn DeadLetters,
+    bus: &dyn Bus,
+    topic: &Name,
+    which: Which,
+) -> Result<u64, RedriveError> {
+    let mut moved = 0;
+    match which {
+        Which::Ids(ids) => {
+            for id in ids {
+                if let Some(letter) = letters.show(topic, id).await? {
+                    moved += step(letters, bus, topic, vec![letter]).await?;
+                }
+            }
+        }
+        Which::All => {
+            let count = letters.topics().await?.into_iter().find(|t| t.topic == *topic).map_or(0, |t| t.count);
+            let mut left = u32::try_from(count).unwrap_or(u32::MAX);
+            let mut after = None;
+            while left > 0 {
+                let page = letters.list(topic, after, left.min(STEP)).await?;
+                let Some(last) = page.last() else { break };
+                after = Some(last.id);
+                left = left.saturating_sub(u32::try_from(page.len()).unwrap_or(u32::MAX));
+                moved += step(letters, bus, topic, page).await?;
+            }
+        }
+    }
+    Ok(moved)
+}
+
+async fn step(
+    letters: &dyn DeadLetters,
+    bus: &dyn Bus,
+    topic: &Name,
+    page: Vec<DeadLetter>,
+) -> Result<u64, RedriveError> {
+    let ids = page.iter().map(|letter| letter.id).collect();
+    bus.publish(page.iter().map(DeadLetter::original).collect()).await?;
+    Ok(letters.purge(topic, Which::Ids(ids)).await?)
+}
