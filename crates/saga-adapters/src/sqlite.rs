@@ -17,7 +17,9 @@ mod readers;
 mod schema;
 mod writer;
 
+pub mod dead_letters;
 pub mod participant;
+pub mod saga_store;
 
 pub use db::Db;
 pub use error::SqlError;

@@ -1,0 +1,245 @@
+//! The orchestrator's store on SQLite: a small row a saga, updated in place, beside an append-only history.
+//!
+//! The fence is a row too: a commit reads the partition's epoch in its own transaction, so an owner that slept
+//! through its replacement cannot write. What the columns mean stands in the migration.
+
+mod audit;
+
+use async_trait::async_trait;
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
+use saga_core::{Event, Name, SagaKey, Status};
+use saga_runtime::StoreError;
+use saga_runtime::store::{CommitError, Owner, SagaFilter, SagaRow, SagaStore, Sync, Transition, Written};
+
+use super::{Db, Durability, Schema, SqlError};
+
+pub use audit::{Audited, audit};
+
+/// The orchestrator's file.
+pub const SCHEMA: Schema = Schema {
+    name: "orchestrator",
+    migrations: &[("V1__init", include_str!("saga_store/migrations/V1__init.sql"))],
+};
+
+const CLAIM: &str = "insert into owner (partition, epoch) values (?1, 1)
+    on conflict (partition) do update set epoch = epoch + 1 returning epoch";
+const EPOCH: &str = "select epoch from owner where partition = ?1";
+const START: &str = include_str!("saga_store/sql/start.sql");
+const STEP: &str = include_str!("saga_store/sql/step.sql");
+const FINISH: &str = include_str!("saga_store/sql/finish.sql");
+const APPEND: &str = "insert into history (saga_id, definition, version, events) values (?1, ?2, ?3, ?4)";
+const HISTORY: &str = "select version, events from history where saga_id = ?1 and definition = ?2 order by version";
+const COLUMNS: &str =
+    "select id, definition, definition_version, version, status, awaiting, wake_at, started_at, updated_at from saga";
+
+/// The store, over the file of [`SCHEMA`].
+#[derive(Debug, Clone)]
+pub struct SqliteSagaStore {
+    db: Db,
+}
+
+impl SqliteSagaStore {
+    /// Over a file opened with [`SCHEMA`].
+    pub fn new(db: Db) -> Self {
+        Self { db }
+    }
+}
+
+#[async_trait]
+impl SagaStore for SqliteSagaStore {
+    async fn claim(&self, partition: u32) -> Result<Owner, StoreError> {
+        let claim = move |conn: &Connection| {
+            let epoch = conn.prepare_cached(CLAIM)?.query_row([partition], |row| row.get(0))?;
+            Ok(Owner { partition, epoch })
+        };
+        self.db.write(Durability::Durable, claim).await
+    }
+
+    async fn commit(&self, owner: Owner, batch: Vec<Transition>, sync: Sync) -> Result<Vec<Written>, CommitError> {
+        let durability = match sync {
+            Sync::Durable => Durability::Durable,
+            Sync::Derivable => Durability::Derivable,
+        };
+        let written = self.db.write(durability, move |conn| commit(conn, owner, &batch)).await?;
+        written.ok_or(CommitError::Fenced(owner))
+    }
+
+    async fn histories(&self, keys: Vec<SagaKey>) -> Result<Vec<Vec<Vec<Event>>>, StoreError> {
+        self.db.read(move |conn| keys.iter().map(|key| history(conn, key)).collect()).await
+    }
+
+    async fn in_flight(&self, partition: u32, after: Option<SagaKey>, limit: u32) -> Result<Vec<SagaRow>, StoreError> {
+        let mut query = Query::new("open = 1 and partition = ?", vec![partition.into()]);
+        if let Some(key) = after {
+            query.also("(id, definition) > (?, ?)", key_values(&key));
+        }
+        self.rows(query, "id, definition", limit).await
+    }
+
+    async fn list(&self, filter: SagaFilter) -> Result<Vec<SagaRow>, StoreError> {
+        let limit = filter.limit;
+        self.rows(listing(filter), "id desc, definition desc", limit).await
+    }
+}
+
+impl SqliteSagaStore {
+    async fn rows(&self, query: Query, order: &'static str, limit: u32) -> Result<Vec<SagaRow>, StoreError> {
+        self.db
+            .read(move |conn| {
+                let sql = format!("{COLUMNS} where {} order by {order} limit {limit}", query.conditions);
+                let mut statement = conn.prepare_cached(&sql)?;
+                let rows = statement.query_and_then(params_from_iter(query.values), row)?;
+                rows.collect()
+            })
+            .await
+    }
+}
+
+/// `None`: another owner has taken over, nothing was written.
+fn commit(conn: &Connection, owner: Owner, batch: &[Transition]) -> Result<Option<Vec<Written>>, SqlError> {
+    let epoch: Option<u64> = conn.prepare_cached(EPOCH)?.query_row([owner.partition], |row| row.get(0)).optional()?;
+    if epoch != Some(owner.epoch) {
+        return Ok(None);
+    }
+    let mut append = conn.prepare_cached(APPEND)?;
+    let mut written = Vec::with_capacity(batch.len());
+    for Transition { row, events } in batch {
+        if set(conn, owner.partition, row)? == 0 {
+            written.push(Written::Conflict);
+            continue;
+        }
+        let events = serde_json::to_string(events)?;
+        append.execute((row.key.id, row.key.definition.as_str(), row.version, events))?;
+        written.push(Written::Yes);
+    }
+    Ok(Some(written))
+}
+
+/// Compare-and-set of one row; tells how many rows it found as expected.
+fn set(conn: &Connection, partition: u32, row: &SagaRow) -> Result<usize, SqlError> {
+    let (id, definition, status) = (row.key.id, row.key.definition.as_str(), row.status.as_str());
+    let open = !row.status.is_terminal();
+    if row.version == 1 {
+        let values = (
+            id,
+            definition,
+            row.definition_version,
+            partition,
+            open,
+            status,
+            row.awaiting.as_str(),
+            row.wake_at,
+            row.started_at,
+            row.updated_at,
+        );
+        return Ok(conn.prepare_cached(START)?.execute(values)?);
+    }
+    let sql = if open { STEP } else { FINISH };
+    let values = (id, definition, row.version, status, row.awaiting.as_str(), row.wake_at, row.updated_at);
+    Ok(conn.prepare_cached(sql)?.execute(values)?)
+}
+
+fn history(conn: &Connection, key: &SagaKey) -> Result<Vec<Vec<Event>>, SqlError> {
+    let mut statement = conn.prepare_cached(HISTORY)?;
+    let mut rows = statement.query((key.id, key.definition.as_str()))?;
+    let mut history = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (version, events): (usize, _) = (row.get(0)?, row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?);
+        match parse(version, events, history.len()) {
+            Ok(events) => history.push(events),
+            Err(detail) => {
+                // One saga's impossible row must not stop the others: a history without a beginning does not
+                // replay, which is what quarantines this saga.
+                tracing::error!(%key, detail, "a row of this saga's history cannot be read");
+                return Ok(vec![Vec::new()]);
+            }
+        }
+    }
+    Ok(history)
+}
+
+/// The events of one row, which must be the one after `known` others.
+fn parse(version: usize, events: &str, known: usize) -> Result<Vec<Event>, String> {
+    if version != known + 1 {
+        return Err(format!("transition {version} follows transition {known}"));
+    }
+    serde_json::from_str(events).map_err(|e| format!("transition {version}: {e}"))
+}
+
+/// A row of [`COLUMNS`].
+fn row(row: &Row<'_>) -> Result<SagaRow, SqlError> {
+    let status = row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?;
+    let status = Status::from_text(status).ok_or_else(|| SqlError::Fault(format!("a saga cannot be {status}")))?;
+    Ok(SagaRow {
+        key: SagaKey { id: row.get(0)?, definition: Name::new(row.get::<_, String>(1)?) },
+        definition_version: row.get(2)?,
+        version: row.get(3)?,
+        status,
+        awaiting: row.get(5)?,
+        wake_at: row.get(6)?,
+        started_at: row.get(7)?,
+        updated_at: row.get(8)?,
+    })
+}
+
+/// Conditions and their values; all of the text is ours, all of the values are bound.
+struct Query {
+    conditions: String,
+    values: Vec<Value>,
+}
+
+impl Query {
+    fn new(condition: &str, values: Vec<Value>) -> Self {
+        Self { conditions: condition.to_owned(), values }
+    }
+
+    fn also(&mut self, condition: &str, values: Vec<Value>) {
+        self.conditions.push_str(" and ");
+        self.conditions.push_str(condition);
+        self.values.extend(values);
+    }
+}
+
+fn listing(filter: SagaFilter) -> Query {
+    let SagaFilter { statuses, definition, step, updated_before, id, before, limit: _ } = filter;
+    let mut query = Query::new("true", Vec::new());
+    if !statuses.is_empty() {
+        let marks = vec!["?"; statuses.len()].join(", ");
+        let names = statuses.iter().map(|s| Value::from(s.as_str().to_owned())).collect();
+        query.also(&format!("status in ({marks})"), names);
+        if statuses.iter().all(|s| !s.is_terminal()) {
+            // Few rows among millions: this is what lets the partial index find them.
+            query.also("open = 1", Vec::new());
+        }
+    }
+    if let Some(id) = id {
+        query.also("id = ?", vec![integer(id)]);
+    }
+    if let Some(definition) = definition {
+        query.also("definition = ?", vec![text(&definition)]);
+    }
+    if let Some(step) = step {
+        query.also("(awaiting = ? || '.do' or awaiting = ? || '.undo')", vec![text(&step), text(&step)]);
+    }
+    if let Some(moment) = updated_before {
+        query.also("updated_at < ?", vec![integer(moment)]);
+    }
+    if let Some(key) = before {
+        query.also("(id, definition) < (?, ?)", key_values(&key));
+    }
+    query
+}
+
+fn key_values(key: &SagaKey) -> Vec<Value> {
+    vec![integer(key.id), text(&key.definition)]
+}
+
+/// Ids and moments fit SQLite's integers by far; one that does not is no row's.
+fn integer(number: u64) -> Value {
+    Value::from(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+fn text(name: &Name) -> Value {
+    Value::from(name.as_str().to_owned())
+}
