@@ -217,6 +217,7 @@ impl Orchestrator {
             if !self.unit(deliveries, requests, due).await? {
                 return Ok(());
             }
+            self.cache.trim();
             if received && let Err(error) = subscription.commit().await {
                 tracing::warn!(%error, "committing the offsets failed; the batch will be delivered again");
             }
@@ -252,6 +253,10 @@ impl Cache {
         if self.sagas.insert(key.clone(), saga).is_none() {
             self.order.push_back(key);
         }
+    }
+
+    /// Forgets the oldest entries over the limit. Between units only: what a unit has loaded it needs to the end.
+    fn trim(&mut self) {
         // The order also holds keys that were removed; it is never longer than twice the limit.
         while self.sagas.len() > self.limit || self.order.len() > 2 * self.limit.max(8) {
             let Some(oldest) = self.order.pop_front() else { break };
