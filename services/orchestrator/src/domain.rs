@@ -42,8 +42,8 @@ pub fn load_definitions(files: &[PathBuf]) -> Result<Definitions, DefinitionFile
     let built_in = Path::new("the built-in purchase.yaml");
     let mut all = vec![Definition::from_yaml(BUILT_IN).map_err(rule(built_in))?];
     for path in files {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| DefinitionFileError::Read { path: path.clone(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| DefinitionFileError::Read { path: path.clone(), source })?;
         all.push(Definition::from_yaml(&text).map_err(rule(path))?);
     }
     Ok(Definitions::new(all))
@@ -67,7 +67,10 @@ mod tests {
     fn a_file_with_a_broken_pivot_rule_is_refused_by_name_step_and_reason() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("broken.yaml");
-        let text = BUILT_IN.replace("kind: retriable\n    do: confirm-order", "kind: compensatable\n    undo: x\n    do: confirm-order");
+        let text = BUILT_IN.replace(
+            "kind: retriable\n    do: confirm-order",
+            "kind: compensatable\n    undo: x\n    do: confirm-order",
+        );
         std::fs::write(&path, text).unwrap();
         let error = load_definitions(&[path]).unwrap_err().to_string();
         assert!(error.contains("broken.yaml") && error.contains("confirm-order"), "{error}");

@@ -1,0 +1,18 @@
+//! Moments as JSON shows them: RFC 3339, UTC, milliseconds.
+
+use saga_core::Millis;
+
+/// `2026-11-23T12:00:00.000Z`; a moment out of range is shown as the epoch.
+pub fn rfc3339(at: Millis) -> String {
+    let moment = i64::try_from(at).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    format!("{:.3}", moment.unwrap_or(jiff::Timestamp::UNIX_EPOCH))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn moments_are_shown_in_utc_with_milliseconds() {
+        assert_eq!(super::rfc3339(1_700_000_000_007), "2023-11-14T22:13:20.007Z");
+        assert_eq!(super::rfc3339(u64::MAX), "1970-01-01T00:00:00.000Z");
+    }
+}
