@@ -7,13 +7,25 @@ pub mod purchase;
 pub mod topics;
 
 /// `auth.AuthService`.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::allow_attributes_without_reason, reason = "generated from proto/auth.proto, documented there")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from proto/auth.proto, documented there"
+)]
 pub mod auth {
     tonic::include_proto!("auth");
 }
 
 /// `product.ProductService`.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::allow_attributes_without_reason, reason = "generated from proto/product.proto, documented there")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from proto/product.proto, documented there"
+)]
 pub mod product {
     tonic::include_proto!("product");
 }

@@ -49,8 +49,16 @@ mod saga_store_on_sqlite {
         let events = vec![Event::Started { definition_version: 1, input: Json::null(), deadline: None, at: 1 }];
         let key = SagaKey::new("purchase", id);
         let (status, awaiting) = (Status::Running, String::new());
-        let row =
-            SagaRow { key, definition_version: 1, version: 1, status, awaiting, wake_at: None, started_at: 1, updated_at: 1 };
+        let row = SagaRow {
+            key,
+            definition_version: 1,
+            version: 1,
+            status,
+            awaiting,
+            wake_at: None,
+            started_at: 1,
+            updated_at: 1,
+        };
         Transition { row, events }
     }
 

@@ -74,11 +74,7 @@ pub struct QueueStats {
 
 impl InProcBus {
     /// A bus with these topics (and a `.dlq` for each) and queues of at most `capacity` records.
-    pub fn new(
-        topics: impl IntoIterator<Item = Name>,
-        capacity: usize,
-        dead_letters: Arc<dyn DeadLetterSink>,
-    ) -> Self {
+    pub fn new(topics: impl IntoIterator<Item = Name>, capacity: usize, dead_letters: Arc<dyn DeadLetterSink>) -> Self {
         let topics = topics.into_iter().map(|name| (name, Topic::default())).collect();
         let (groups, members, closed) = (Mutex::default(), AtomicU64::new(0), AtomicBool::new(false));
         Self(Arc::new(Shared { topics, groups, dead_letters, capacity, members, closed }))

@@ -29,7 +29,7 @@ struct Inner {
     jobs: mpsc::Sender<Box<dyn Job>>,
     reads: Arc<Queue>,
     reading: Arc<Semaphore>,
-    /// Resolves to an error when the last thread has ended.
+    /// Ends (nobody sends) when the writer has, which is the last.
     ended: parking_lot::Mutex<Option<mpsc::Receiver<()>>>,
 }
 
@@ -103,7 +103,6 @@ impl Db {
         let ended = self.0.ended.lock().take();
         drop(self);
         if let Some(mut ended) = ended {
-            // Nobody sends: it ends when the last thread drops its end.
             while ended.recv().await.is_some() {}
         }
     }
@@ -127,32 +126,29 @@ fn snapshot<R>(conn: &Connection, work: impl FnOnce(&Connection) -> Result<R, Sq
 
 fn start(path: &Path, name: &str, conn: Connection, options: &Options) -> Result<Db, OpenReason> {
     let (jobs, queue) = mpsc::channel(options.queue.max(1));
-    let (alive, ended) = mpsc::channel(1);
+    let (writing, ended) = mpsc::channel(1);
+    let (alive, readers) = mpsc::channel(1);
     let reads = Arc::new(Queue::default());
     let writer = Writer::new(conn, queue, options)?;
     let spawn = |title: String, body: Box<dyn FnOnce() + Send>| {
         let thread = std::thread::Builder::new().name(title).spawn(body);
         thread.map(|_| ()).map_err(|e| OpenReason::Unreadable(e.to_string()))
     };
-    let held = alive.clone();
-    spawn(
-        format!("{name}-writer"),
-        Box::new(move || {
-            writer.run();
-            drop(held);
-        }),
-    )?;
     for number in 1..=options.readers.max(1) {
         let conn = readers::connect(path, options)?;
-        let (queue, held) = (Arc::clone(&reads), alive.clone());
-        spawn(
-            format!("{name}-reader-{number}"),
-            Box::new(move || {
-                readers::run(&conn, &queue);
-                drop((conn, held));
-            }),
-        )?;
+        let (queue, alive) = (Arc::clone(&reads), alive.clone());
+        let read = move || {
+            readers::run(&conn, &queue);
+            drop(conn);
+            drop(alive);
+        };
+        spawn(format!("{name}-reader-{number}"), Box::new(read))?;
     }
+    let write = move || {
+        writer.run(readers);
+        drop(writing);
+    };
+    spawn(format!("{name}-writer"), Box::new(write))?;
     let reading = Arc::new(Semaphore::new(READS));
     let ended = parking_lot::Mutex::new(Some(ended));
     Ok(Db(Arc::new(Inner { path: path.to_owned(), jobs, reads, reading, ended })))

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use saga_core::Name;
+use saga_runtime::StoreError;
 use saga_runtime::bus::{Header, Message};
 use saga_runtime::dead_letters::{DeadLetter, DeadLetterCount, DeadLetterSink, DeadLetters, Which};
-use saga_runtime::StoreError;
 
 use super::{Db, Durability, Schema, SqlError};
 

@@ -41,9 +41,8 @@ fn load(conn: &Connection, keys: &[BarrierKey]) -> Result<Vec<BarrierRow>, SqlEr
     let mut rows = Vec::new();
     for key in keys {
         let of = (key.saga.id, key.saga.definition.as_str(), key.step.as_str(), key.op.as_str());
-        let outcome = statement
-            .query_row(of, |row| Ok(row.get_ref(0)?.as_bytes().map(wire::outcome_from_json)?))
-            .optional()?;
+        let outcome =
+            statement.query_row(of, |row| Ok(row.get_ref(0)?.as_bytes().map(wire::outcome_from_json)?)).optional()?;
         if let Some(outcome) = outcome {
             rows.push(BarrierRow { key: key.clone(), outcome: outcome? });
         }

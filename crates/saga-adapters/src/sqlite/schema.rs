@@ -18,8 +18,10 @@ const APPLICATION_ID: i32 = 0x5341_4741;
 /// What every SQLite file begins with.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// Two instances may migrate at once: the second waits for the first.
-const MIGRATION_WAIT: Duration = Duration::from_secs(30);
+/// Two instances may open a file at once: the second waits, this often and this long, for the first to have migrated
+/// it. Waiting inside SQLite alone is not enough: changing to the log (`journal_mode`) does not wait.
+const TRIES: u32 = 120;
+const WAIT: Duration = Duration::from_millis(250);
 
 /// A service's tables: its name, and the migrations that make them, append-only.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +89,9 @@ pub enum OpenReason {
         /// What SQLite said.
         detail: String,
     },
+    /// Somebody holds it locked and does not let go.
+    #[error("is in use by another program: {0}")]
+    Busy(String),
     /// Anything that the operating system or SQLite says.
     #[error("cannot be opened: {0}")]
     Unreadable(String),
@@ -96,6 +101,9 @@ impl From<rusqlite::Error> for OpenReason {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::NotADatabase) => Self::NotSqlite,
+            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+                Self::Busy(error.to_string())
+            }
             Some(rusqlite::ErrorCode::DatabaseCorrupt) => Self::Damaged(error.to_string()),
             _ => Self::Unreadable(error.to_string()),
         }
@@ -112,7 +120,8 @@ pub fn open_read_only(path: &Path, schema: &Schema) -> Result<Connection, OpenEr
         if !has_content(path)? {
             return Err(OpenReason::Unreadable("no such file, or an empty one".to_owned()));
         }
-        let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let conn =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         conn.busy_timeout(Duration::from_secs(5))?;
         owned(&conn)?;
         let found = applied(&conn, schema)?;
@@ -124,22 +133,35 @@ pub fn open_read_only(path: &Path, schema: &Schema) -> Result<Connection, OpenEr
 
 /// Opens a file for writing, creates it if it is not there, checks whose it is, brings it up to date.
 pub(super) fn open(path: &Path, schema: &Schema, check_up_to_bytes: u64) -> Result<Connection, OpenError> {
-    open_or_create(path, schema, check_up_to_bytes).map_err(|reason| OpenError { path: path.to_owned(), reason })
+    let mut left = TRIES;
+    loop {
+        match open_or_create(path, schema, check_up_to_bytes) {
+            Err(OpenReason::Busy(_)) if left > 0 => {
+                left -= 1;
+                std::thread::sleep(WAIT / 10);
+            }
+            result => return result.map_err(|reason| OpenError { path: path.to_owned(), reason }),
+        }
+    }
 }
 
 fn open_or_create(path: &Path, schema: &Schema, check_up_to_bytes: u64) -> Result<Connection, OpenReason> {
     let existed = has_content(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags)?;
-    conn.busy_timeout(MIGRATION_WAIT)?;
+    conn.busy_timeout(WAIT)?;
     if existed {
         owned(&conn)?;
         quick_check(&conn, path, check_up_to_bytes)?;
+        // Looked at before anything is written: a refused file stays as it is.
+        applied(&conn, schema)?;
     }
     conn.pragma_update(None, "journal_mode", "wal")?;
     conn.pragma_update(None, "synchronous", "full")?;
     conn.pragma_update(None, "foreign_keys", true)?;
     migrate(&mut conn, schema)?;
+    // Nobody else writes this file; a checkpoint of somebody who looks (`saga check`) is short.
+    conn.busy_timeout(Duration::from_secs(5))?;
     Ok(conn)
 }
 
@@ -192,7 +214,13 @@ fn migrate(conn: &mut Connection, schema: &Schema) -> Result<(), OpenReason> {
         )?;
     }
     for (version, (name, sql)) in (1_i64..).zip(schema.migrations).skip(done) {
-        let failed = |e: rusqlite::Error| OpenReason::Migration { name, detail: e.to_string() };
+        let failed = |e: rusqlite::Error| {
+            let detail = e.to_string();
+            match OpenReason::from(e) {
+                busy @ OpenReason::Busy(_) => busy,
+                _ => OpenReason::Migration { name, detail },
+            }
+        };
         transaction.execute_batch(sql).map_err(failed)?;
         let row = (version, name, schema.name, hash(sql));
         transaction
@@ -205,9 +233,8 @@ fn migrate(conn: &mut Connection, schema: &Schema) -> Result<(), OpenReason> {
 
 /// How many of the migrations are in the file; refuses another service's, newer and edited ones.
 fn applied(conn: &Connection, schema: &Schema) -> Result<usize, OpenReason> {
-    let table = conn
-        .query_row("select 1 from sqlite_schema where name = 'schema_migrations'", [], |_| Ok(()))
-        .optional()?;
+    let table =
+        conn.query_row("select 1 from sqlite_schema where name = 'schema_migrations'", [], |_| Ok(())).optional()?;
     if table.is_none() {
         return Ok(0);
     }

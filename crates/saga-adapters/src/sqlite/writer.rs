@@ -117,8 +117,9 @@ impl Writer {
         Ok(Self { conn, jobs, max_batch, synchronous: Durability::Durable, log_pages, checkpoint_pages })
     }
 
-    /// Runs until every handle is gone and the queue is empty.
-    pub(super) fn run(mut self) {
+    /// Runs until every handle is gone and the queue is empty, then waits for the `readers` (who send nothing) to end:
+    /// the last connection to a file copies its log back, and two that close at once leave it to each other.
+    pub(super) fn run(mut self, mut readers: mpsc::Receiver<()>) {
         let mut batch = Vec::with_capacity(self.max_batch);
         while let Some(first) = self.jobs.blocking_recv() {
             batch.push(first);
@@ -133,6 +134,7 @@ impl Writer {
             }
             self.checkpoint_when_due();
         }
+        while readers.blocking_recv().is_some() {}
     }
 
     /// One transaction for the whole batch.

@@ -104,7 +104,11 @@ pub async fn a_stale_transition_changes_nothing_and_stops_no_neighbour(store: &S
         let batch = vec![step(key(7), from, Status::Completed, "")];
         assert_eq!(write(store, owner, batch).await, [Written::Conflict], "{why}");
     }
-    assert_eq!(write(store, owner, vec![step(key(9), 1, Status::Running, "")]).await, [Written::Conflict], "no such saga");
+    assert_eq!(
+        write(store, owner, vec![step(key(9), 1, Status::Running, "")]).await,
+        [Written::Conflict],
+        "no such saga"
+    );
     assert_eq!((all(store).await, store.histories(vec![key(7)]).await.unwrap()), before);
     let batch = vec![step(key(7), 1, Status::Running, ""), step(key(8), 1, Status::Running, "")];
     assert_eq!(write(store, owner, batch).await, [Written::Conflict, Written::Yes]);
@@ -148,8 +152,7 @@ pub async fn sagas_of_two_definitions_with_one_id_never_meet(store: &Store) {
     let other = SagaKey::new("refund", 7);
     let batch = vec![start(key(7)), start(other.clone()), step(key(7), 1, Status::Completed, "")];
     assert_eq!(write(store, owner, batch).await, [Written::Yes; 3]);
-    let lengths: Vec<_> =
-        store.histories(vec![other, key(7)]).await.unwrap().iter().map(Vec::len).collect();
+    let lengths: Vec<_> = store.histories(vec![other, key(7)]).await.unwrap().iter().map(Vec::len).collect();
     assert_eq!(lengths, [1, 2]);
 }
 
@@ -185,8 +188,12 @@ pub async fn listings_filter(store: &Store) {
     let owner = store.claim(0).await.unwrap();
     write(store, owner, (1..=6).map(|id| start(key(id))).chain([start(SagaKey::new("refund", 7))]).collect()).await;
     let stuck = step(key(1), 1, Status::CompensationStuck, "take.undo");
-    write(store, owner, vec![stuck, step(key(2), 1, Status::Completed, ""), step(key(3), 1, Status::Running, "takeover.do")])
-        .await;
+    write(
+        store,
+        owner,
+        vec![stuck, step(key(2), 1, Status::Completed, ""), step(key(3), 1, Status::Running, "takeover.do")],
+    )
+    .await;
     let none = SagaFilter::default;
     assert_eq!(ids(store, none()).await, [7, 6, 5, 4, 3, 2, 1]);
     let running = SagaFilter { statuses: vec![Status::Running], ..none() };

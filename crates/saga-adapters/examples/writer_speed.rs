@@ -1,0 +1,118 @@
+//! How fast one file is written: `cargo run --release -p saga-adapters --example writer_speed [folder]`.
+//!
+//! Each line is one shape of load; `rows` are small (about 100 bytes), in the tables of a participant.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a measurement")]
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use saga_adapters::sqlite::participant::{BARRIER_SQL, transact};
+use saga_adapters::sqlite::{Db, Durability, Options, Schema};
+use saga_core::protocol::{Command, Outcome};
+use saga_core::{Json, Op, SagaKey};
+
+const ITEMS: &str = "create table item (id integer primary key, a integer not null, b text not null) strict;";
+const SCHEMA: Schema = Schema { name: "speed", migrations: &[("V1__barrier", BARRIER_SQL), ("V2__item", ITEMS)] };
+
+const FOR: Duration = Duration::from_secs(5);
+
+fn command(id: u64) -> Command {
+    Command {
+        saga: SagaKey::new("purchase", id),
+        definition_version: 1,
+        step: "create-order".into(),
+        op: Op::Do,
+        attempt: 1,
+        input: Json::null(),
+        outputs: vec![],
+        reason: None,
+        reply_to: "reply".into(),
+    }
+}
+
+/// One caller, each job a batch of commands with `rows` rows of effect each: a participant under load.
+async fn participant(folder: &Path, batch: u64, rows: u64, durability: Durability) {
+    let path = folder.join(format!("participant-{batch}-{rows}-{durability:?}.db"));
+    let db = Db::open(&path, &SCHEMA, &Options::default()).unwrap();
+    let began = Instant::now();
+    let (mut next, mut waits) = (1, Vec::new());
+    while began.elapsed() < FOR {
+        let commands: Vec<Command> = (next..next + batch).map(command).collect();
+        next += batch;
+        let asked = Instant::now();
+        let work = move |conn: &_| {
+            transact(
+                conn,
+                &commands,
+                |conn, command| {
+                    let mut insert = conn.prepare_cached("insert into item (id, a, b) values (?1, ?2, ?3)")?;
+                    for row in 0..rows {
+                        insert.execute((
+                            command.saga.id * 16 + row,
+                            row,
+                            "some text that is about this long, not more",
+                        ))?;
+                    }
+                    Ok(Outcome::done())
+                },
+                1,
+            )
+        };
+        db.write(durability, work).await.unwrap();
+        waits.push(asked.elapsed());
+    }
+    report(&format!("participant batch {batch} × (1 + {rows} rows) {durability:?}"), next, 1 + rows, began, waits);
+}
+
+/// Many callers, each job one row: what `POST /purchases` does.
+async fn clients(folder: &Path, clients: u64) {
+    let path: PathBuf = folder.join(format!("clients-{clients}.db"));
+    let db = Db::open(&path, &SCHEMA, &Options::default()).unwrap();
+    let began = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for client in 0..clients {
+        let db = db.clone();
+        tasks.spawn(async move {
+            let mut waits = Vec::new();
+            while began.elapsed() < FOR {
+                let id = (waits.len() as u64) * clients + client;
+                let asked = Instant::now();
+                let work = move |conn: &saga_adapters::sqlite::rusqlite::Connection| {
+                    conn.prepare_cached("insert into item (id, a, b) values (?1, 1, 'some text')")?.execute([id])?;
+                    Ok(())
+                };
+                db.write(Durability::Durable, work).await.unwrap();
+                waits.push(asked.elapsed());
+            }
+            waits
+        });
+    }
+    let waits: Vec<Duration> = tasks.join_all().await.into_iter().flatten().collect();
+    report(&format!("{clients} clients, a row each, Durable"), waits.len() as u64, 1, began, waits);
+}
+
+fn report(what: &str, units: u64, rows: u64, began: Instant, mut waits: Vec<Duration>) {
+    let seconds = began.elapsed().as_secs_f64();
+    waits.sort();
+    let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
+    println!(
+        "{what}: {:.0} units/s, {:.0} rows/s, wait p50 {:.2} p99 {:.2} max {:.2} ms",
+        units as f64 / seconds,
+        (units * rows) as f64 / seconds,
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
+
+#[tokio::main]
+async fn main() {
+    let folder = tempfile::tempdir_in(std::env::args().nth(1).unwrap_or_else(|| ".".into())).unwrap();
+    for (batch, rows) in [(1, 2), (16, 2), (64, 2), (256, 2), (64, 4)] {
+        participant(folder.path(), batch, rows, Durability::Durable).await;
+    }
+    participant(folder.path(), 64, 2, Durability::Derivable).await;
+    for count in [1, 16, 64] {
+        clients(folder.path(), count).await;
+    }
+}
