@@ -1,0 +1,4 @@
+-- Does not name ended_at: the index of what is in flight is left alone.
+update purchase
+set status = ?2, last_seq = ?3, results = ?4, reason = ?5, updated_at = max(updated_at, ?6)
+where id = ?1

@@ -1,0 +1,258 @@
+//! Result events in, one transaction, news out, then the offsets.
+//!
+//! ```text
+//!   batch ─► parse ─► group by purchase ─► one derivable transaction ─► live, slots ─► commit
+//! ```
+//!
+//! Applied is only what follows the row's last number: duplicates change nothing, a gap makes the sweeper ask
+//! the orchestrator for everything again. One event never harms its neighbours: what is not lawful, or is about a purchase
+//! that does not exist, becomes a dead letter.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use saga_core::protocol::ResultEvent;
+use saga_runtime::delivery::dead_letter;
+use saga_runtime::wire::{self, Inbound, Poison};
+use saga_runtime::{Bus, BusError, Clock, Delivery, Message, StoreError, Subscription};
+use tokio_util::sync::CancellationToken;
+
+use crate::Stats;
+use crate::admission::Admission;
+use crate::live::{Live, News};
+use crate::outbound::Course;
+use crate::results::is_lawful;
+use crate::store::sqlite::grouped;
+use crate::store::{Applied, Group, Store};
+use crate::sweeper::Asks;
+
+/// The consumer group.
+const GROUP: &str = "purchase";
+/// Events in one transaction: bounds how long a POST waits for the writer. An event costs some ten microseconds.
+const BATCH: usize = 512;
+/// How often one purchase's events may fail before they become dead letters.
+const POISON_AFTER: u32 = 5;
+/// The first wait after a failure that time can heal; it doubles up to sixty-four times this.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The loop and what it needs.
+pub(crate) struct Consumer {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) course: Course,
+    pub(crate) live: Arc<Live>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) asks: Arc<Asks>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Consumer {
+    /// Consumes until stopped. A batch in progress is finished first.
+    pub(crate) async fn run(self, mut subscription: Box<dyn Subscription>) {
+        let mut failures = 0;
+        loop {
+            let arrived = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                arrived = subscription.next(BATCH) => arrived,
+            };
+            match arrived {
+                Ok(deliveries) => {
+                    failures = 0;
+                    if !self.unit(deliveries).await {
+                        return;
+                    }
+                    if let Err(error) = subscription.commit().await {
+                        tracing::warn!(%error, "committing the offsets failed; the batch will be delivered again");
+                    }
+                }
+                Err(BusError::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "receiving results failed; trying again");
+                    if !self.pause(&mut failures).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Joins the group, waiting for the bus to be there. `None`: stopped.
+    pub(crate) async fn subscribe(&self) -> Option<Box<dyn Subscription>> {
+        let topics = [self.course.result_topic.clone()];
+        let mut failures = 0;
+        loop {
+            match self.bus.subscribe(GROUP, &topics).await {
+                Ok(subscription) => return Some(subscription),
+                Err(BusError::Closed) => return None,
+                Err(error) => {
+                    tracing::warn!(%error, "subscribing to results failed; trying again");
+                    if !self.pause(&mut failures).await {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One batch. `false`: stopped before it was dealt with.
+    async fn unit(&self, deliveries: Vec<Delivery>) -> bool {
+        let mut dead = Vec::new();
+        let mut events = Vec::with_capacity(deliveries.len());
+        // Records are kept only as long as they may have to be buried.
+        for delivery in &deliveries {
+            match self.read(&delivery.message) {
+                Ok(event) => events.push(event),
+                Err(poison) => dead.push(self.bury(delivery, &poison)),
+            }
+        }
+        let groups: Arc<[Group]> = grouped(events).into();
+        let Some(applied) = self.apply(&groups).await else { return false };
+        let now = self.clock.now();
+        for (group, applied) in groups.iter().zip(&applied) {
+            let detail = match applied {
+                Applied::Known { .. } => continue,
+                Applied::Unknown => {
+                    self.stats.unknown.inc();
+                    format!("there is no purchase {}", group.id)
+                }
+                Applied::Corrupt(detail) => {
+                    tracing::error!(purchase_id = group.id, detail, "results cannot be applied");
+                    detail.clone()
+                }
+            };
+            let key = group.id.to_string();
+            let of_group = deliveries.iter().filter(|d| d.message.key == key.as_bytes());
+            let poison = Poison::Unhandled { attempts: 1, detail };
+            dead.extend(of_group.map(|delivery| self.bury(delivery, &poison)));
+        }
+        self.settle(&groups, &applied, now);
+        self.publish(dead).await
+    }
+
+    fn read(&self, message: &Message) -> Result<ResultEvent, Poison> {
+        match wire::parse(message)? {
+            Inbound::Result { definition, event } if definition == self.course.definition => {
+                if is_lawful(&event, definition.as_str()) {
+                    return Ok(event);
+                }
+                Err(Poison::BadPayload { kind: wire::RESULT, detail: "no engine makes such an event".to_owned() })
+            }
+            Inbound::Result { .. } => Err(Poison::Misplaced("result of another definition")),
+            Inbound::Start(_) => Err(Poison::Misplaced(wire::START)),
+            Inbound::Cancel(_) => Err(Poison::Misplaced(wire::CANCEL)),
+            Inbound::Command(_) => Err(Poison::Misplaced(wire::COMMAND)),
+            Inbound::Reply(_) => Err(Poison::Misplaced(wire::REPLY)),
+        }
+    }
+
+    fn bury(&self, delivery: &Delivery, poison: &Poison) -> Message {
+        tracing::warn!(%poison, position = ?delivery.position, "dead letter");
+        self.stats.poisoned.inc();
+        dead_letter(delivery, poison, self.clock.now())
+    }
+
+    /// All groups; when that fails for good, each alone. `None`: stopped.
+    async fn apply(&self, groups: &Arc<[Group]>) -> Option<Vec<Applied>> {
+        match self.attempt(groups).await? {
+            Ok(applied) => Some(applied),
+            Err(detail) => {
+                tracing::warn!(detail, count = groups.len(), "a batch of results failed; trying each purchase alone");
+                let mut all = Vec::with_capacity(groups.len());
+                for group in groups.iter() {
+                    all.push(self.alone(group).await?);
+                }
+                Some(all)
+            }
+        }
+    }
+
+    async fn alone(&self, group: &Group) -> Option<Applied> {
+        let single: Arc<[Group]> = [group.clone()].into();
+        let mut last = String::new();
+        for _ in 0..POISON_AFTER {
+            match self.attempt(&single).await? {
+                Ok(mut applied) if !applied.is_empty() => return Some(applied.remove(0)),
+                Ok(_) => "the store gave no answer".clone_into(&mut last),
+                Err(detail) => last = detail,
+            }
+        }
+        Some(Applied::Corrupt(last))
+    }
+
+    /// One transaction; what time can heal is waited for. `None`: stopped. `Err`: a fault.
+    async fn attempt(&self, groups: &Arc<[Group]>) -> Option<Result<Vec<Applied>, String>> {
+        if groups.is_empty() {
+            return Some(Ok(Vec::new()));
+        }
+        let mut failures = 0;
+        loop {
+            match self.store.apply(Arc::clone(groups), self.clock.now()).await {
+                Ok(applied) => return Some(Ok(applied)),
+                Err(StoreError::Fault(detail)) => return Some(Err(detail)),
+                Err(error) => {
+                    tracing::warn!(%error, "results could not be written; trying again");
+                    if !self.pause(&mut failures).await {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// After the commit: tell who waits, free slots, note gaps.
+    fn settle(&self, groups: &[Group], applied: &[Applied], now: saga_core::Millis) {
+        let mut news = Vec::with_capacity(groups.len());
+        let mut ended_ids = Vec::new();
+        for (group, applied) in groups.iter().zip(applied) {
+            let Applied::Known { customer_id, status, fresh, duplicates, gap, ended } = applied else { continue };
+            let (id, events) = (group.id, &group.events[fresh.clone()]);
+            self.stats.applied.add(events.len() as u64);
+            self.stats.duplicates.add(*duplicates as u64);
+            if *gap {
+                self.stats.gaps.inc();
+                self.asks.at_once(id);
+            }
+            if *ended {
+                self.stats.ended(*status);
+                ended_ids.push(id);
+            }
+            if !events.is_empty() {
+                news.push(News { id, customer_id: *customer_id, events, ended: *ended });
+            }
+        }
+        self.asks.heard(groups.iter().map(|group| group.id), &ended_ids);
+        self.live.publish(&news, now);
+        self.admission.ended(&ended_ids);
+    }
+
+    /// `false`: stopped.
+    async fn publish(&self, dead: Vec<Message>) -> bool {
+        let mut failures = 0;
+        while !dead.is_empty() {
+            match self.bus.publish(dead.clone()).await {
+                Ok(()) => return true,
+                Err(BusError::Closed) => return false,
+                Err(error) => {
+                    tracing::warn!(%error, "publishing dead letters failed; trying again");
+                    if !self.pause(&mut failures).await {
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    async fn pause(&self, failures: &mut u32) -> bool {
+        let wait = PAUSE * 2u32.pow((*failures).min(6));
+        *failures += 1;
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => false,
+            () = self.clock.sleep(wait) => true,
+        }
+    }
+}

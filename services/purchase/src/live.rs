@@ -1,0 +1,299 @@
+//! Who is waiting for news of a purchase: streams and long polls. Costs two loads when nobody is.
+//!
+//! ```text
+//!   consumer ─ after the commit ─► publish ─► by purchase: stream queues, long polls
+//!                                         └─► by customer: stream queues
+//! ```
+//!
+//! Events are rendered once and only if somebody waits; streams share the bytes. A queue that is full belongs to a slow
+//! reader: it is dropped, the stream ends, and the reader resumes where it was. News are hints: who waits registers first,
+//! reads the row, then listens, so nothing between is missed.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use saga_core::Millis;
+use saga_core::protocol::ResultEvent;
+use tokio::sync::{Notify, mpsc};
+
+use crate::results::Entry;
+
+/// Shards of each map: a few times the cores.
+const SHARDS: usize = 16;
+/// Frames that a stream of one purchase may lag behind: more than a purchase usually has.
+const PURCHASE_QUEUE: usize = 64;
+/// Batches that a stream of all purchases may lag behind.
+const CUSTOMER_QUEUE: usize = 256;
+
+/// One event for the streams of one purchase.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Its number.
+    pub seq: u32,
+    /// Whether it is the last one.
+    pub terminal: bool,
+    /// What goes out.
+    pub bytes: Bytes,
+}
+
+/// What a purchase has newly become.
+#[derive(Clone, Debug)]
+pub struct News<'b> {
+    /// Which purchase.
+    pub id: u64,
+    /// Whose.
+    pub customer_id: u64,
+    /// The events, all new.
+    pub events: &'b [ResultEvent],
+    /// Whether it has ended.
+    pub ended: bool,
+}
+
+enum Waiter {
+    Stream(mpsc::Sender<Frame>),
+    Poll { woken: Arc<Notify>, only_end: bool },
+}
+
+struct Listener {
+    queue: mpsc::Sender<Bytes>,
+    only_ends: bool,
+}
+
+/// Everybody who waits.
+#[derive(Default)]
+pub struct Live {
+    purchases: Board<Waiter>,
+    customers: Board<Listener>,
+    streams: Mutex<HashMap<u64, usize>>,
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (purchases, customers) = (self.purchases.len(), self.customers.len());
+        f.debug_struct("Live").field("purchases", &purchases).field("customers", &customers).finish_non_exhaustive()
+    }
+}
+
+impl Live {
+    /// Tells everybody who waits. `at` is the moment of the commit: the resume point of customers' streams.
+    pub fn publish(&self, batch: &[News<'_>], at: Millis) {
+        if self.purchases.len() > 0 {
+            for news in batch {
+                self.tell_purchase(news);
+            }
+        }
+        if self.customers.len() > 0 {
+            self.tell_customers(batch, at);
+        }
+    }
+
+    /// Something of this purchase that is no event has changed.
+    pub fn changed(&self, id: u64) {
+        if self.purchases.len() > 0 {
+            self.purchases.each(id, |waiter| {
+                if let Waiter::Poll { woken, only_end: false } = waiter {
+                    woken.notify_one();
+                }
+                true
+            });
+        }
+    }
+
+    fn tell_purchase(&self, news: &News<'_>) {
+        let mut frames: Vec<Frame> = Vec::new();
+        self.purchases.each(news.id, |waiter| match waiter {
+            Waiter::Poll { woken, only_end } => {
+                if news.ended || !only_end {
+                    woken.notify_one();
+                }
+                true
+            }
+            Waiter::Stream(queue) => {
+                if frames.is_empty() {
+                    frames.extend(news.events.iter().map(|event| frame(news.id, event)));
+                }
+                frames.iter().all(|frame| queue.try_send(frame.clone()).is_ok())
+            }
+        });
+    }
+
+    fn tell_customers(&self, batch: &[News<'_>], at: Millis) {
+        let mut by_customer: HashMap<u64, Vec<&News<'_>>> = HashMap::new();
+        for news in batch.iter().filter(|news| self.customers.has(news.customer_id)) {
+            by_customer.entry(news.customer_id).or_default().push(news);
+        }
+        for (customer, news) in by_customer {
+            let (mut all, mut ends) = (None, None);
+            self.customers.each(customer, |listener| {
+                let bytes = match listener.only_ends {
+                    true => ends.get_or_insert_with(|| joined(&news, at, true)),
+                    false => all.get_or_insert_with(|| joined(&news, at, false)),
+                };
+                bytes.is_empty() || listener.queue.try_send(bytes.clone()).is_ok()
+            });
+        }
+    }
+
+    /// Waits for the events of one purchase, as frames.
+    pub fn purchase_stream(self: &Arc<Self>, id: u64) -> (mpsc::Receiver<Frame>, Registration) {
+        let (queue, frames) = mpsc::channel(PURCHASE_QUEUE);
+        let number = self.purchases.add(id, Waiter::Stream(queue));
+        (frames, Registration { live: Arc::clone(self), board: Kind::Purchase, key: id, number })
+    }
+
+    /// Waits for a change (or only the end) of one purchase.
+    pub fn poll(self: &Arc<Self>, id: u64, only_end: bool) -> (Arc<Notify>, Registration) {
+        let woken = Arc::new(Notify::new());
+        let number = self.purchases.add(id, Waiter::Poll { woken: Arc::clone(&woken), only_end });
+        (woken, Registration { live: Arc::clone(self), board: Kind::Purchase, key: id, number })
+    }
+
+    /// Waits for the events (or only the ends) of all purchases of a customer, as bytes of whole events.
+    pub fn customer_stream(self: &Arc<Self>, id: u64, only_ends: bool) -> (mpsc::Receiver<Bytes>, Registration) {
+        let (queue, bytes) = mpsc::channel(CUSTOMER_QUEUE);
+        let number = self.customers.add(id, Listener { queue, only_ends });
+        (bytes, Registration { live: Arc::clone(self), board: Kind::Customer, key: id, number })
+    }
+
+    /// Counts one more stream of a customer, if that is not more than `limit`.
+    pub fn open_stream(self: &Arc<Self>, customer_id: u64, limit: usize) -> Option<OpenStream> {
+        let mut streams = self.streams.lock();
+        let open = streams.entry(customer_id).or_insert(0);
+        if *open >= limit {
+            return None;
+        }
+        *open += 1;
+        Some(OpenStream { live: Arc::clone(self), customer_id })
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.purchases.len() + self.customers.len()
+    }
+}
+
+/// An event of one purchase as its streams send it.
+pub fn frame(id: u64, event: &ResultEvent) -> Frame {
+    let ResultEvent { seq, terminal, .. } = *event;
+    Frame { seq, terminal, bytes: Entry::from(event).frame(id) }
+}
+
+fn joined(news: &[&News<'_>], at: Millis, only_ends: bool) -> Bytes {
+    let mut out = BytesMut::new();
+    for news in news {
+        for event in news.events.iter().filter(|event| event.terminal || !only_ends) {
+            Entry::from(event).render(news.id, at, &mut out);
+        }
+    }
+    out.freeze()
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Purchase,
+    Customer,
+}
+
+/// Somebody who waits, until this is dropped.
+pub struct Registration {
+    live: Arc<Live>,
+    board: Kind,
+    key: u64,
+    number: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        match self.board {
+            Kind::Purchase => self.live.purchases.remove(self.key, self.number),
+            Kind::Customer => self.live.customers.remove(self.key, self.number),
+        }
+    }
+}
+
+/// One of a customer's streams, until this is dropped.
+pub struct OpenStream {
+    live: Arc<Live>,
+    customer_id: u64,
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        if let Slot::Occupied(mut open) = self.live.streams.lock().entry(self.customer_id) {
+            *open.get_mut() -= 1;
+            if *open.get() == 0 {
+                open.remove();
+            }
+        }
+    }
+}
+
+/// Waiters by key, in shards.
+struct Board<W> {
+    shards: [Mutex<HashMap<u64, Waiters<W>>>; SHARDS],
+    count: AtomicUsize,
+    numbers: AtomicU64,
+}
+
+/// Waiters of one key, by number.
+type Waiters<W> = Vec<(u64, W)>;
+
+impl<W> Default for Board<W> {
+    fn default() -> Self {
+        Self { shards: Default::default(), count: AtomicUsize::new(0), numbers: AtomicU64::new(0) }
+    }
+}
+
+impl<W> Board<W> {
+    fn shard(&self, key: u64) -> &Mutex<HashMap<u64, Vec<(u64, W)>>> {
+        // Ids end in a sequence and a node number; the bits above spread as well.
+
+        let mixed = key ^ (key >> 12);
+        &self.shards[usize::try_from(mixed % SHARDS as u64).unwrap_or(0)]
+    }
+
+    fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    fn has(&self, key: u64) -> bool {
+        self.shard(key).lock().contains_key(&key)
+    }
+
+    fn add(&self, key: u64, waiter: W) -> u64 {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        self.shard(key).lock().entry(key).or_default().push((number, waiter));
+        self.count.fetch_add(1, Ordering::AcqRel);
+        number
+    }
+
+    fn remove(&self, key: u64, number: u64) {
+        let mut shard = self.shard(key).lock();
+        let Slot::Occupied(mut waiters) = shard.entry(key) else { return };
+        let before = waiters.get().len();
+        waiters.get_mut().retain(|(n, _)| *n != number);
+        self.count.fetch_sub(before - waiters.get().len(), Ordering::AcqRel);
+        if waiters.get().is_empty() {
+            waiters.remove();
+        }
+    }
+
+    /// Calls `tell` for each waiter of a key; drops those for which it answers `false`.
+    fn each(&self, key: u64, mut tell: impl FnMut(&W) -> bool) {
+        let mut shard = self.shard(key).lock();
+        let Slot::Occupied(mut waiters) = shard.entry(key) else { return };
+        let before = waiters.get().len();
+        waiters.get_mut().retain(|(_, waiter)| tell(waiter));
+        self.count.fetch_sub(before - waiters.get().len(), Ordering::AcqRel);
+        if waiters.get().is_empty() {
+            waiters.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
