@@ -1,5 +1,8 @@
 //! What every service gets for free: HTTP with limits, problem+json, authentication, ids, paging, time, health.
 
+pub mod auth;
+pub mod health;
+pub mod http;
 pub mod ids;
 pub mod json;
 pub mod paging;

@@ -1,0 +1,180 @@
+//! The HTTP server: hyper with limits, problems instead of bare errors, and a drain that loses nothing.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::problem::{Code, Problem};
+
+/// What a listener allows.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpLimits {
+    /// The largest body, in bytes.
+    pub body: usize,
+    /// How long a client may take to send its headers.
+    pub header_time: Duration,
+    /// All headers together, in bytes.
+    pub headers: usize,
+    /// Connections at once; more wait in the kernel's queue.
+    pub connections: usize,
+    /// How long open requests may take to end when the server stops.
+    pub drain: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            body: 64 * 1024,
+            header_time: Duration::from_secs(10),
+            headers: 16 * 1024,
+            // An idle event stream holds one; 10,000 of them must not stop the others.
+            connections: 20_000,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Adds what every route needs: the body limit, problems for unknown paths and methods, panics caught, headers set.
+pub fn finish(router: Router, limits: HttpLimits) -> Router {
+    router
+        .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(Code::MethodNotAllowed, "this path does not take this method; see the Allow header")
+        })
+        .layer(from_fn(guard))
+        .layer(DefaultBodyLimit::max(limits.body))
+}
+
+/// Catches panics and sets the security headers.
+async fn guard(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let answered = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut response = answered.unwrap_or_else(|_| {
+        tracing::error!(path, "a handler panicked");
+        Problem::new(Code::InternalError, "the request could not be handled; it has been logged").into_response()
+    });
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(HeaderName::from_static("content-security-policy"))
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    response
+}
+
+/// Serves until `stop`, then lets open requests end (at most `limits.drain`).
+pub fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: HttpLimits,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send {
+    let router = finish(router, limits);
+    async move {
+        let graceful = GracefulShutdown::new();
+        let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(limits.connections));
+        let server = builder(limits);
+        loop {
+            let permit = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                permit = slots.clone().acquire_owned() => permit,
+            };
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, usually: the ones in use must end first.
+                    tracing::warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            // Answers are small and awaited: no waiting for more to send.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "no_delay could not be set");
+            }
+            let router = router.clone();
+            let service = hyper::service::service_fn(move |request| answer(router.clone(), request, peer));
+            let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+            let watched = graceful.watch(connection);
+            tokio::spawn(async move {
+                if let Err(error) = watched.await {
+                    tracing::debug!(%peer, error, "a connection ended early");
+                }
+                drop(permit);
+            });
+        }
+        drop(listener);
+        if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
+            tracing::warn!("some requests were still open after {:?} and were cut off", limits.drain);
+        }
+    }
+}
+
+fn builder(limits: HttpLimits) -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_time)
+        .max_buf_size(limits.headers.max(8 * 1024))
+        .pipeline_flush(true);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
+        .max_concurrent_streams(256)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20));
+    server
+}
+
+async fn answer(
+    router: Router,
+    request: hyper::Request<hyper::body::Incoming>,
+    peer: SocketAddr,
+) -> Result<Response, Infallible> {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(ConnectInfo(peer));
+    let response = router.oneshot(request).await?;
+    Ok(plain_errors_as_problems(response))
+}
+
+/// What axum itself refuses (a body over the limit read by a plain extractor, say) becomes a problem as well.
+fn plain_errors_as_problems(response: Response) -> Response {
+    let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|v| v == "application/problem+json");
+    match response.status() {
+        StatusCode::PAYLOAD_TOO_LARGE if !is_problem => {
+            Problem::new(Code::PayloadTooLarge, "the body may have up to 64 KiB").into_response()
+        }
+        _ => response,
+    }
+}
+
+/// Serves one request without a listener: for tests.
+pub async fn oneshot(router: Router, request: Request) -> Response {
+    match finish(router, HttpLimits::default()).oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
