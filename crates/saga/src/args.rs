@@ -1,0 +1,422 @@
+//! The command line, as types. What each word means is in its help text, which is the documentation.
+//!
+//! Parsing only: nothing here opens a file or a socket.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A shop built as six services around a saga engine. Without a command it starts the shop.
+#[derive(Parser, Debug)]
+#[command(name = "saga", version, about, max_term_width = 120)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub common: Common,
+    /// For `saga` without a command.
+    #[command(flatten)]
+    pub up: UpArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What every command takes.
+#[derive(Args, Debug, Clone, Default)]
+pub struct Common {
+    /// The folder with the databases [default: ./data]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// A configuration file (TOML); `saga config print` shows every key
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// How the shop listens.
+#[derive(Args, Debug, Clone, Default)]
+pub struct UpArgs {
+    /// Where customers connect [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Where the services' gRPC listens [default: the port after --listen]
+    #[arg(long, value_name = "ADDR")]
+    pub internal_listen: Option<SocketAddr>,
+    /// Where operators connect [default: the second port after --listen]
+    #[arg(long, value_name = "ADDR")]
+    pub admin_listen: Option<SocketAddr>,
+}
+
+impl UpArgs {
+    /// Whether nothing was said.
+    pub fn is_empty(&self) -> bool {
+        self.listen.is_none() && self.internal_listen.is_none() && self.admin_listen.is_none()
+    }
+
+    /// What was said here, or there.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            listen: self.listen.or(other.listen),
+            internal_listen: self.internal_listen.or(other.internal_listen),
+            admin_listen: self.admin_listen.or(other.admin_listen),
+        }
+    }
+}
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Start the whole shop in this process (the same as no command)
+    Up(UpArgs),
+    /// Look at sagas and steer them
+    #[command(subcommand)]
+    Sagas(SagasCommand),
+    /// Records that could not be handled
+    #[command(subcommand)]
+    Dlq(DlqCommand),
+    /// Check the books of every database against each other; exits with 3 if they do not balance
+    Check(CheckArgs),
+    /// Put a running shop under load, measure, and check the books afterwards
+    Load(LoadArgs),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Accounts with rights
+    #[command(subcommand)]
+    Admin(AdminCommand),
+    /// Ask a running shop whether it is ready; exits with 1 if not
+    Healthcheck(Remote),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the admin listener of a running shop is.
+#[derive(Args, Debug, Clone, Default)]
+pub struct Remote {
+    /// The admin listener [default: from the data folder's run.json]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// A file with the bearer token for it [default: from run.json; or SAGA_ADMIN_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// `saga sagas …`
+#[derive(Subcommand, Debug)]
+pub enum SagasCommand {
+    /// The newest sagas
+    List {
+        /// Only in these states, with commas: RUNNING,COMPENSATING,COMPLETED,COMPENSATED,COMPENSATION_STUCK,STUCK
+        #[arg(long)]
+        state: Option<String>,
+        /// Only of this definition
+        #[arg(long)]
+        definition: Option<String>,
+        /// Only those that await this step
+        #[arg(long)]
+        step: Option<String>,
+        /// Only those that have not moved for this long, like 90s, 15m, 2h
+        #[arg(long, value_parser = duration)]
+        older_than: Option<Duration>,
+        /// At most this many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        /// Where.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// One saga with its history as a timeline
+    Show(SagaArgs),
+    /// The same, and whatever happens next, until it has ended
+    Watch(SagaArgs),
+    /// Try a stuck step again now
+    Retry(SteerArgs),
+    /// Take everything back, if the pivot is not done
+    Cancel(SteerArgs),
+    /// Declare a stuck step dealt with
+    Skip(SteerArgs),
+    /// End a stuck saga by hand
+    Resolve {
+        /// Which, and why.
+        #[command(flatten)]
+        steer: SteerArgs,
+        /// How it ended in truth
+        #[arg(long, value_enum)]
+        status: Resolution,
+    },
+}
+
+/// How a stuck saga ended in truth.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+#[value(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Resolution {
+    /// All of it.
+    Completed,
+    /// None of it.
+    Compensated,
+}
+
+/// Names a saga.
+#[derive(Args, Debug)]
+pub struct SagaArgs {
+    /// The saga's id: the purchase's
+    pub id: u64,
+    /// Its definition
+    #[arg(long, default_value = "purchase")]
+    pub definition: String,
+    /// Where.
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+/// Names a saga and says why it is touched.
+#[derive(Args, Debug)]
+pub struct SteerArgs {
+    /// Which.
+    #[command(flatten)]
+    pub saga: SagaArgs,
+    /// Why; it is kept in the saga's history
+    #[arg(long)]
+    pub reason: String,
+    /// Only if the saga is at this version (from `show`)
+    #[arg(long)]
+    pub version: Option<u64>,
+}
+
+/// `saga dlq …`
+#[derive(Subcommand, Debug)]
+pub enum DlqCommand {
+    /// The topics that have dead letters, or one topic's letters
+    List {
+        /// The topic
+        topic: Option<String>,
+        /// At most this many letters
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Where.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// One letter with its headers and bytes
+    Show {
+        /// The topic
+        topic: String,
+        /// The letter's id
+        id: u64,
+        /// Where.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Send letters to the topic they came from
+    Redrive(LettersArgs),
+    /// Throw letters away
+    Purge(LettersArgs),
+}
+
+/// Which letters, and why.
+#[derive(Args, Debug)]
+pub struct LettersArgs {
+    /// The topic
+    pub topic: String,
+    /// Only these
+    #[arg(long = "id", required_unless_present = "all", conflicts_with = "all")]
+    pub ids: Vec<u64>,
+    /// All of the topic's
+    #[arg(long)]
+    pub all: bool,
+    /// Why, for the log
+    #[arg(long)]
+    pub reason: String,
+    /// Where.
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+/// `saga check`
+#[derive(Args, Debug, Clone, Default)]
+pub struct CheckArgs {
+    /// Nothing may be on its way any more (after the shop came to rest)
+    #[arg(long)]
+    pub settled: bool,
+    /// At least this many purchases must have completed
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub expect_completed: u64,
+    /// At least this many purchases must have been compensated
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub expect_compensated: u64,
+}
+
+/// `saga load`
+#[derive(Args, Debug, Clone)]
+pub struct LoadArgs {
+    /// The shop's public address
+    #[arg(long, default_value = "http://127.0.0.1:8000")]
+    pub url: String,
+    /// Connections that post purchases; without --rate each posts again as soon as it has its answer
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub clients: u32,
+    /// How long purchases are posted, like 30s, 5m
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub duration: Duration,
+    /// Stop after this many purchases
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Open loop: purchases a second, whatever the answers take; latency counts from the moment each was due
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+    /// Shares of purchases that succeed, find no stock, and are declined at payment
+    #[arg(long, default_value = "ok=90,stock=5,declined=5")]
+    pub mix: crate::load::Mix,
+    /// Lines of a purchase
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub lines: u32,
+    /// Products to choose from
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub products: u32,
+    /// Accounts that buy [default: one per client, at most 32]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub users: Option<u32>,
+    /// Which amounts the payment gateway declines: those that end in these digits
+    #[arg(long, default_value = "13")]
+    pub declined_digits: String,
+    /// The shop's currency
+    #[arg(long, default_value = "VND")]
+    pub currency: String,
+    /// Give up when nothing has ended for this long after the last purchase was posted
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    pub settle: Duration,
+    /// An administrator who makes the products [default: the token in the data folder, or the first account]
+    #[arg(long, requires = "admin_password_file")]
+    pub admin_email: Option<String>,
+    /// A file with the administrator's password
+    #[arg(long, value_name = "FILE", requires = "admin_email")]
+    pub admin_password_file: Option<PathBuf>,
+    /// Do not check the books at the end
+    #[arg(long)]
+    pub no_check: bool,
+    /// Load a shop on another machine, which must be yours
+    #[arg(long)]
+    pub allow_remote: bool,
+    /// Seeds the order of the mix
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// `saga config …`
+#[derive(Subcommand, Debug)]
+pub enum ConfigCommand {
+    /// Read the configuration and the definition files; say what is wrong
+    Check,
+    /// Print the configuration in force, or the commented defaults
+    Print {
+        /// The commented default file: the documentation of every key
+        #[arg(long)]
+        defaults: bool,
+    },
+}
+
+/// `saga admin …`
+#[derive(Subcommand, Debug)]
+pub enum AdminCommand {
+    /// Make an account with rights; asks for the password on standard input
+    Create {
+        /// The account's e-mail address
+        #[arg(long)]
+        email: String,
+        /// What it may do
+        #[arg(long, value_enum, default_value_t = Role::Admin)]
+        role: Role,
+        /// Read the password from the first line of this file
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+}
+
+/// What an account may do.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Look at sagas and steer them.
+    Operator,
+    /// That, and change the catalogue.
+    Admin,
+}
+
+impl Role {
+    /// As in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "OPERATOR",
+            Self::Admin => "ADMIN",
+        }
+    }
+}
+
+/// `250ms`, `30s`, `5m`, `2h`.
+///
+/// # Errors
+/// What a duration looks like.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let lawful = || format!("{text:?} is not a duration like 250ms, 30s, 5m or 2h");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(lawful)?;
+    let number: u64 = text[..digits].parse().map_err(|_| lawful())?;
+    let unit = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(lawful()),
+    };
+    number.checked_mul(unit).map(Duration::from_millis).ok_or_else(lawful)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_starts_the_shop_and_takes_its_options() {
+        let cli = Cli::try_parse_from(["saga", "--data", "d", "--listen", "127.0.0.1:9"]).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.common.data.unwrap(), PathBuf::from("d"));
+        assert_eq!(cli.up.listen.unwrap().port(), 9);
+    }
+
+    #[test]
+    fn common_options_may_stand_after_the_verb() {
+        let cli = Cli::try_parse_from(["saga", "sagas", "list", "--json", "--data", "d"]).unwrap();
+        assert!(cli.common.json);
+        assert_eq!(cli.common.data.unwrap(), PathBuf::from("d"));
+    }
+
+    #[test]
+    fn dead_letters_are_never_purged_by_omission() {
+        assert!(Cli::try_parse_from(["saga", "dlq", "purge", "reply", "--reason", "x"]).is_err());
+        assert!(Cli::try_parse_from(["saga", "dlq", "purge", "reply", "--all", "--reason", "x"]).is_ok());
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(duration("250ms").unwrap(), Duration::from_millis(250));
+        assert_eq!(duration("30s").unwrap(), Duration::from_secs(30));
+        assert_eq!(duration("2h").unwrap(), Duration::from_secs(7200));
+        for bad in ["", "5", "s", "5x", "-5s", "1.5s", "99999999999999999999s", "18446744073709551615h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The binary's inside, as a library so that tests can start a whole shop in their own process.
+//!
+//! The only composition root: every service, every adapter and every listener is chosen and connected here.
+
+pub mod args;
+pub mod cli;
+pub mod load;
+pub mod remote;
+pub mod sse;
