@@ -23,7 +23,7 @@ create table saga (
 ) strict, without rowid;
 
 -- What a new owner takes up, and where people look for what hangs.
-create index saga_open on saga (partition, id, definition) where open = 1;
+create index saga_open on saga (id, definition, partition) where open = 1;
 
 -- One row a transition, never changed.
 create table history (
