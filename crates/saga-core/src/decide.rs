@@ -80,8 +80,8 @@ pub struct Decision {
     pub effects: Vec<Effect>,
     /// The state after the events.
     pub next: Saga,
-    /// Whether the commit must be on disk before the effects. Not needed where the same events, with the same result
-    /// numbers, come out again when participants repeat their stored replies.
+    /// Whether the commit must be on disk before any effect. Not needed for commands where the same decision comes out
+    /// again when participants repeat their stored replies; result events always wait for the disk.
     pub durable: bool,
 }
 
@@ -269,9 +269,8 @@ impl<'d> Plan<'d> {
         };
         let not_awaited = || Rejection::NotAwaited { step: step.clone(), op };
         let (current, scheduled) = awaited.ok_or_else(not_awaited)?;
-        // Two commands out: the order of their answers is not derivable, so it must be on disk.
-        let out = self.saga.steps.iter().filter(|s| matches!(s.phase, Phase::Doing { .. })).count();
-        self.durable = out > 1 || !scheduled;
+        // A stuck step is not sent again by itself, so its answer may not come a second time.
+        self.durable = !scheduled;
         match outcome {
             Outcome::Done(output) => self.done(step, op, output),
             Outcome::Refused(refusal) if op == Op::Undo || spec.kind == Kind::Retriable => {

@@ -5,7 +5,9 @@
 //! ```
 //!
 //! **State rows are the outbox**: whatever is outstanding follows from a saga's history, so a crash anywhere in that
-//! line loses nothing. One loop drives one partition; its epoch fences every loop that drove it before.
+//! line loses nothing. Commands go out as soon as they are committed, because a lost suffix of commits is derived
+//! again from the participants' stored replies; what customers see goes out only once it is on disk, because a cancel
+//! or a deadline after a power loss could derive something else. One loop drives one partition; its epoch fences every loop that drove it before.
 
 mod recovery;
 mod timers;
@@ -135,6 +137,14 @@ pub enum OrchestratorError {
     /// Another owner has taken over.
     #[error("{0} was taken over by a newer owner")]
     Fenced(Owner),
+    /// Sagas are in flight whose definition is not registered.
+    #[error("sagas of {name} version {version} are in flight, but there is no such definition: add its file again")]
+    MissingDefinition {
+        /// Of which definition.
+        name: Name,
+        /// Which version.
+        version: u32,
+    },
     /// See [`StoreError`].
     #[error("the orchestrator's store failed: {0}")]
     Store(#[from] StoreError),

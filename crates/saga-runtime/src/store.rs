@@ -131,6 +131,12 @@ pub trait SagaStore: Send + std::marker::Sync + 'static {
     /// Nothing was written; for `Transient` it may have been.
     async fn commit(&self, owner: Owner, batch: Vec<Transition>, sync: Sync) -> Result<Vec<Written>, CommitError>;
 
+    /// Returns when everything committed so far is on disk: what a customer is about to see must not be lost.
+    ///
+    /// # Errors
+    /// `Fenced`, or it is not known to be on disk: call again.
+    async fn sync(&self, owner: Owner) -> Result<(), CommitError>;
+
     /// The histories of these sagas: per key one entry a transition, in order; empty where there is no such saga.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ pub const SCHEMA: Schema =
 
 const CLAIM: &str = "insert into owner (partition, epoch) values (?1, 1)
     on conflict (partition) do update set epoch = epoch + 1 returning epoch";
+const TOUCH: &str = "update owner set epoch = epoch where partition = ?1 and epoch = ?2";
 const EPOCH: &str = "select epoch from owner where partition = ?1";
 const START: &str = include_str!("saga_store/sql/start.sql");
 const STEP: &str = include_str!("saga_store/sql/step.sql");
@@ -61,6 +62,15 @@ impl SagaStore for SqliteSagaStore {
         };
         let written = self.db.write(durability, move |conn| commit(conn, owner, &batch)).await?;
         written.ok_or(CommitError::Fenced(owner))
+    }
+
+    async fn sync(&self, owner: Owner) -> Result<(), CommitError> {
+        // A synced commit takes every one before it along; one that changes nothing would not be synced.
+        let touch = move |conn: &Connection| Ok(conn.prepare_cached(TOUCH)?.execute((owner.partition, owner.epoch))?);
+        match self.db.write(Durability::Durable, touch).await? {
+            0 => Err(CommitError::Fenced(owner)),
+            _ => Ok(()),
+        }
     }
 
     async fn histories(&self, keys: Vec<SagaKey>) -> Result<Vec<Vec<Vec<Event>>>, StoreError> {

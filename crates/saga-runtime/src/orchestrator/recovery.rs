@@ -17,19 +17,19 @@ impl Orchestrator {
                     self.owner = taken;
                     return Ok(true);
                 }
-                Err(StoreError::Fault(detail)) => return Err(StoreError::Fault(detail).into()),
-                Err(error) => {
+                Err(OrchestratorError::Store(error @ (StoreError::Transient(_) | StoreError::Full(_)))) => {
                     tracing::warn!(%error, "taking over failed; trying again");
                     let context = &self.context;
                     if !pause(&*context.clock, &context.stop, context.options, &mut failures).await {
                         return Ok(false);
                     }
                 }
+                Err(error) => return Err(error),
             }
         }
     }
 
-    async fn try_take_over(&mut self) -> Result<Owner, StoreError> {
+    async fn try_take_over(&mut self) -> Result<Owner, OrchestratorError> {
         let owner = self.store.claim(self.options.partition).await?;
         let now = self.context.clock.now();
         let mut after = None;
@@ -37,6 +37,10 @@ impl Orchestrator {
         loop {
             let page: Vec<SagaRow> = self.store.in_flight(owner.partition, after.take(), PAGE).await?;
             for row in &page {
+                let (name, version) = (&row.key.definition, row.definition_version);
+                if self.definitions.version(name, version).is_none() {
+                    return Err(OrchestratorError::MissingDefinition { name: name.clone(), version });
+                }
                 // Spread out, so that a hundred thousand sagas do not arrive at the participants in one breath.
                 let wait = count * 1_000 / u64::from(self.options.recovery_rate.max(1));
                 self.timers.set(&row.key, Some(now + wait));

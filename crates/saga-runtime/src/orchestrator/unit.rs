@@ -16,6 +16,30 @@ use crate::wire::{self, Inbound, Poison};
 /// How often a unit is decided anew because a compare-and-set lost, before the rest is left to the next delivery.
 const CONFLICT_ROUNDS: usize = 4;
 
+/// What a unit publishes.
+#[derive(Default)]
+struct Out {
+    /// Commands and dead letters: as soon as their reason is committed.
+    now: Vec<Message>,
+    /// Result events: once their reason is on disk.
+    synced: Vec<Message>,
+    /// Whether a commit of this unit has not waited for the disk.
+    unsynced: bool,
+}
+
+impl Out {
+    fn add(&mut self, definition: &Definition, effects: impl IntoIterator<Item = Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::SendCommand { topic, command } => self.now.push(wire::command_message(&topic, &command)),
+                Effect::PublishResult(event) => {
+                    self.synced.push(wire::result_message(&definition.result_topic, &definition.name, &event));
+                }
+            }
+        }
+    }
+}
+
 type Answer = oneshot::Sender<Result<SagaRow, OperateError>>;
 
 /// One input on its way through the unit.
@@ -35,8 +59,6 @@ struct Round {
     /// Index into the items, per transition.
     origin: Vec<usize>,
     decisions: Vec<Decision>,
-    /// Sent whatever becomes of the transitions: repeats of what is committed already.
-    repeats: Vec<Message>,
     /// Starts of sagas that exist: their results are published again.
     known: HashSet<SagaKey>,
 }
@@ -49,24 +71,49 @@ impl Orchestrator {
         requests: Vec<Request>,
         due: Vec<SagaKey>,
     ) -> Result<bool, OrchestratorError> {
-        let (mut items, mut messages) = self.items(deliveries, requests);
-        messages.extend(self.wake(due, &mut items).await?);
+        let mut out = Out::default();
+        let mut items = self.items(deliveries, requests, &mut out);
+        self.wake(due, &mut items, &mut out).await?;
         for _ in 0..CONFLICT_ROUNDS {
             if items.is_empty() {
                 break;
             }
-            let Some((out, again)) = self.round(items).await? else { return Ok(false) };
-            messages.extend(out);
+            let Some(again) = self.round(items, &mut out).await? else { return Ok(false) };
             items = again;
         }
+        Ok(self.publish(out.now).await
+            && (out.synced.is_empty() || !out.unsynced || self.sync().await?)
+            && self.publish(out.synced).await)
+    }
+
+    async fn publish(&self, messages: Vec<Message>) -> bool {
         let context = &self.context;
-        Ok(publish(&*context.bus, &*context.clock, messages, &context.stop, &context.stats, context.options).await)
+        publish(&*context.bus, &*context.clock, messages, &context.stop, &context.stats, context.options).await
+    }
+
+    /// Waits until what was committed is on disk. `false`: stopped before that.
+    async fn sync(&self) -> Result<bool, OrchestratorError> {
+        let context = &self.context;
+        let mut failures = 0;
+        loop {
+            match self.store.sync(self.owner).await {
+                Ok(()) => return Ok(true),
+                Err(CommitError::Fenced(owner)) => return Err(OrchestratorError::Fenced(owner)),
+                Err(CommitError::Store(StoreError::Fault(detail))) => return Err(StoreError::Fault(detail).into()),
+                Err(CommitError::Store(error)) => {
+                    tracing::warn!(%error, "syncing failed; trying again");
+                    context.stats.retried_units.inc();
+                    if !pause(&*context.clock, &context.stop, context.options, &mut failures).await {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
     }
 
     /// Parses records and requests; what is no input becomes a dead letter.
-    fn items(&self, deliveries: Vec<Delivery>, requests: Vec<Request>) -> (Vec<Item>, Vec<Message>) {
+    fn items(&self, deliveries: Vec<Delivery>, requests: Vec<Request>, out: &mut Out) -> Vec<Item> {
         let mut items = Vec::with_capacity(deliveries.len() + requests.len());
-        let mut dead = Vec::new();
         for delivery in deliveries {
             let parsed = wire::parse(&delivery.message).and_then(|inbound| match inbound {
                 Inbound::Start(Start { saga, .. }) if self.definitions.newest(&saga.definition).is_none() => {
@@ -82,7 +129,7 @@ impl Orchestrator {
             });
             match parsed {
                 Ok((key, input)) => items.push(Item { key, input, delivery: Some(delivery), answer: None }),
-                Err(poison) => dead.push(self.bury(&delivery, &poison)),
+                Err(poison) => out.now.push(self.bury(&delivery, &poison)),
             }
         }
         items.extend(requests.into_iter().map(|Request { key, input, answer }| Item {
@@ -91,7 +138,7 @@ impl Orchestrator {
             delivery: None,
             answer: Some(answer),
         }));
-        (items, dead)
+        items
     }
 
     fn bury(&self, delivery: &Delivery, poison: &Poison) -> Message {
@@ -101,21 +148,17 @@ impl Orchestrator {
     }
 
     /// Due sagas: those taken over have their commands sent again, the others get a timer input.
-    async fn wake(&mut self, due: Vec<SagaKey>, items: &mut Vec<Item>) -> Result<Vec<Message>, OrchestratorError> {
+    async fn wake(&mut self, due: Vec<SagaKey>, items: &mut Vec<Item>, out: &mut Out) -> Result<(), OrchestratorError> {
         let (taken_over, ripe): (Vec<_>, Vec<_>) = due.into_iter().partition(|key| self.recovering.remove(key));
         items.extend(ripe.into_iter().map(|key| Item { key, input: Input::Timer, delivery: None, answer: None }));
-        let mut messages = Vec::new();
-        if taken_over.is_empty() {
-            return Ok(messages);
-        }
         if !self.load(taken_over.iter()).await? {
             // The store is busy: they stay due.
-            let now = self.context.clock.now();
+            let soon = self.context.clock.now() + 100;
             for key in taken_over {
-                self.timers.set(&key, Some(now + 100));
+                self.timers.set(&key, Some(soon));
                 self.recovering.insert(key);
             }
-            return Ok(messages);
+            return Ok(());
         }
         for key in taken_over {
             let Some(saga) = self.cache.get(&key) else { continue };
@@ -123,10 +166,10 @@ impl Orchestrator {
             if let Some(definition) = self.definitions.version(&key.definition, saga.definition_version) {
                 let effects = outstanding(definition, saga);
                 self.context.stats.recovered.add(effects.len() as u64);
-                messages.extend(effects.into_iter().map(|e| message_of(definition, e)));
+                out.add(definition, effects);
             }
         }
-        Ok(messages)
+        Ok(())
     }
 
     /// Brings sagas into the cache. `false`: the store could not, try later.
@@ -161,20 +204,20 @@ impl Orchestrator {
         Ok(true)
     }
 
-    /// Decides and commits once. Answers what to publish and the items that lost a compare-and-set;
-    /// `None`: stopped.
-    async fn round(&mut self, items: Vec<Item>) -> Result<Option<(Vec<Message>, Vec<Item>)>, OrchestratorError> {
+    /// Decides and commits once. Answers the items that lost a compare-and-set; `None`: stopped.
+    async fn round(&mut self, items: Vec<Item>, out: &mut Out) -> Result<Option<Vec<Item>>, OrchestratorError> {
         let mut failures = 0;
         loop {
             // A start is tried as a new saga without looking: almost always it is one.
             let known = items.iter().filter(|i| !matches!(i.input, Input::Start(_))).map(|i| &i.key);
             let known: Vec<SagaKey> = known.cloned().collect();
             if self.load(known.iter()).await? {
-                let mut round = self.decide_all(&items);
+                let mut round = self.decide_all(&items, out);
                 let sync = if round.decisions.iter().any(|d| d.durable) { Sync::Durable } else { Sync::Derivable };
                 let transitions = std::mem::take(&mut round.transitions);
+                out.unsynced |= sync == Sync::Derivable && !transitions.is_empty();
                 match self.commit(transitions, sync).await {
-                    Ok(written) => return self.settle(items, round, &written).await.map(Some),
+                    Ok(written) => return self.settle(items, round, &written, out).await.map(Some),
                     Err(CommitError::Fenced(owner)) => return Err(OrchestratorError::Fenced(owner)),
                     Err(CommitError::Store(StoreError::Fault(detail))) => {
                         return Err(StoreError::Fault(detail).into());
@@ -213,7 +256,7 @@ impl Orchestrator {
         self.store.commit(self.owner, transitions, sync).await
     }
 
-    fn decide_all(&mut self, items: &[Item]) -> Round {
+    fn decide_all(&mut self, items: &[Item], out: &mut Out) -> Round {
         let now = self.context.clock.now();
         let mut round = Round::default();
         // Several inputs of one saga in a unit: each sees what the one before it decided.
@@ -240,7 +283,7 @@ impl Orchestrator {
                 }
                 Err(rejection) => {
                     let saga = saga.cloned();
-                    self.reject(item, saga.as_ref(), &rejection, &mut round);
+                    self.reject(item, saga.as_ref(), &rejection, &mut round, out);
                 }
             }
         }
@@ -248,7 +291,7 @@ impl Orchestrator {
     }
 
     /// Nothing changes. A duplicate may mean that our message was lost, so what is committed is sent again.
-    fn reject(&mut self, item: &Item, saga: Option<&Saga>, rejection: &Rejection, round: &mut Round) {
+    fn reject(&mut self, item: &Item, saga: Option<&Saga>, rejection: &Rejection, round: &mut Round, out: &mut Out) {
         let stats = &self.context.stats;
         match rejection {
             Rejection::Exists(key) => {
@@ -258,11 +301,11 @@ impl Orchestrator {
             Rejection::UnknownSaga(_) => stats.unknown_sagas.inc(),
             Rejection::UnknownStep { .. } => {
                 let poison = Poison::Unhandled { attempts: 1, detail: rejection.to_string() };
-                round.repeats.extend(item.delivery.as_ref().map(|d| self.bury(d, &poison)));
+                out.now.extend(item.delivery.as_ref().map(|d| self.bury(d, &poison)));
             }
             Rejection::NotAwaited { .. } => {
                 stats.late_replies.inc();
-                round.repeats.extend(saga.map(|saga| self.repeat_if_old(saga)).unwrap_or_default());
+                saga.into_iter().for_each(|saga| self.repeat_if_old(saga, out));
             }
             Rejection::NothingDue => self.timers.set(&item.key, saga.and_then(Saga::wake_at)),
             Rejection::Corrupt(error) => {
@@ -276,24 +319,22 @@ impl Orchestrator {
         }
     }
 
-    fn repeat_if_old(&self, saga: &Saga) -> Vec<Message> {
-        let Some(definition) = self.definitions.version(&saga.key.definition, saga.definition_version) else {
-            return Vec::new();
-        };
+    fn repeat_if_old(&self, saga: &Saga, out: &mut Out) {
+        let Some(definition) = self.definitions.version(&saga.key.definition, saga.definition_version) else { return };
         let now = self.context.clock.now();
-        let fresh = saga.updated_at.saturating_add(self.options.resend_after) > now;
-        let effects = if fresh { Vec::new() } else { outstanding(definition, saga) };
-        effects.into_iter().map(|e| message_of(definition, e)).collect()
+        if saga.updated_at.saturating_add(self.options.resend_after) <= now {
+            out.add(definition, outstanding(definition, saga));
+        }
     }
 
-    /// After the commit: caches, timers, answers, and the messages to publish.
+    /// After the commit: caches, timers, answers, and what to publish. Answers the items that lost.
     async fn settle(
         &mut self,
         items: Vec<Item>,
         round: Round,
         written: &[Written],
-    ) -> Result<(Vec<Message>, Vec<Item>), OrchestratorError> {
-        let mut messages = round.repeats;
+        out: &mut Out,
+    ) -> Result<Vec<Item>, OrchestratorError> {
         let mut outcome: HashMap<usize, Result<SagaRow, ()>> = HashMap::new();
         for ((decision, at), written) in round.decisions.into_iter().zip(round.origin).zip(written) {
             let key = &items[at].key;
@@ -305,10 +346,11 @@ impl Orchestrator {
             }
             outcome.insert(at, Ok(row_of(&decision.next)));
             self.count(&decision);
+            self.recovering.remove(key);
             self.timers.set(key, decision.next.wake_at());
             let definition = self.definitions.version(&key.definition, decision.next.definition_version);
             if let Some(definition) = definition {
-                messages.extend(decision.effects.into_iter().map(|e| message_of(definition, e)));
+                out.add(definition, decision.effects);
             }
             if decision.next.status.is_terminal() {
                 self.cache.remove(key);
@@ -329,8 +371,8 @@ impl Orchestrator {
                 None => self.answer_rejected(item),
             }
         }
-        messages.extend(self.republish(known).await?);
-        Ok((messages, again))
+        self.republish(known, out).await;
+        Ok(again)
     }
 
     /// Decides once more, only to tell the asker why not.
@@ -351,29 +393,29 @@ impl Orchestrator {
     }
 
     /// All results of these sagas once more, and their outstanding commands if they are old.
-    async fn republish(&mut self, keys: HashSet<SagaKey>) -> Result<Vec<Message>, OrchestratorError> {
+    async fn republish(&mut self, keys: HashSet<SagaKey>, out: &mut Out) {
         let mut keys: Vec<SagaKey> = keys.into_iter().collect();
         keys.sort();
-        let mut messages = Vec::new();
         if keys.is_empty() {
-            return Ok(messages);
+            return;
         }
         let histories: Vec<Vec<Vec<Event>>> = match self.store.histories(keys.clone()).await {
             Ok(histories) => histories,
             Err(error) => {
                 // The asker asks again.
                 tracing::warn!(%error, "reading histories to publish them again failed");
-                return Ok(messages);
+                return;
             }
         };
         for (key, history) in keys.iter().zip(&histories) {
             let slices = || history.iter().map(Vec::as_slice);
             let (Ok(events), Ok(saga)) = (results(key, slices()), replay(key, slices())) else { continue };
             let Some(definition) = self.definitions.version(&key.definition, saga.definition_version) else { continue };
-            messages.extend(events.iter().map(|e| wire::result_message(&definition.result_topic, &key.definition, e)));
-            messages.extend(self.repeat_if_old(&saga));
+            // It may have been committed by a loop that died before it was on disk.
+            out.unsynced = true;
+            out.add(definition, events.into_iter().map(Effect::PublishResult));
+            self.repeat_if_old(&saga, out);
         }
-        Ok(messages)
     }
 
     fn count(&self, decision: &Decision) {
@@ -412,12 +454,5 @@ fn row_of(saga: &Saga) -> SagaRow {
         wake_at: saga.wake_at(),
         started_at: saga.started_at,
         updated_at: saga.updated_at,
-    }
-}
-
-fn message_of(definition: &Definition, effect: Effect) -> Message {
-    match effect {
-        Effect::SendCommand { topic, command } => wire::command_message(&topic, &command),
-        Effect::PublishResult(event) => wire::result_message(&definition.result_topic, &definition.name, &event),
     }
 }
