@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use saga_adapters::sqlite::participant::{BARRIER_SQL, transact};
+use saga_adapters::sqlite::saga_store::{self, SqliteSagaStore};
 use saga_adapters::sqlite::{Db, Durability, Options, Schema};
 use saga_core::protocol::{Command, Outcome};
-use saga_core::{Json, Op, SagaKey};
+use saga_core::{Event, Json, Op, SagaKey, Status};
+use saga_runtime::store::{SagaRow, SagaStore as _, Sync, Transition, Written};
 
 const ITEMS: &str = "create table item (id integer primary key, a integer not null, b text not null) strict;";
 const SCHEMA: Schema = Schema { name: "speed", migrations: &[("V1__barrier", BARRIER_SQL), ("V2__item", ITEMS)] };
@@ -64,6 +66,48 @@ async fn participant(folder: &Path, batch: u64, rows: u64, durability: Durabilit
     report(&format!("participant batch {batch} × (1 + {rows} rows) {durability:?}"), next, 1 + rows, began, waits);
 }
 
+/// One caller, each job a batch of transitions: the orchestrator. Every saga takes five.
+async fn orchestrator(folder: &Path, batch: u64) {
+    let path = folder.join(format!("orchestrator-{batch}.db"));
+    let store = SqliteSagaStore::new(Db::open(&path, &saga_store::SCHEMA, &Options::default()).unwrap());
+    let owner = store.claim(0).await.unwrap();
+    let began = Instant::now();
+    let (mut first, mut count, mut waits) = (1, 0, Vec::new());
+    while began.elapsed() < FOR {
+        for version in 1..=5 {
+            let transitions = (first..first + batch).map(|id| transition(id, version)).collect();
+            let asked = Instant::now();
+            let written = store.commit(owner, transitions, Sync::Derivable).await.unwrap();
+            assert!(written.iter().all(|w| *w == Written::Yes));
+            waits.push(asked.elapsed());
+            count += batch;
+        }
+        first += batch;
+    }
+    report(&format!("orchestrator batch {batch} Derivable"), count, 2, began, waits);
+}
+
+fn transition(id: u64, version: u64) -> Transition {
+    let step: saga_core::Name = "create-order".into();
+    let input = Json::of("an input of about two hundred bytes ".repeat(6).as_str()).unwrap();
+    let first = match version {
+        1 => Event::Started { definition_version: 1, input, deadline: None, at: 1_700_000_000_000 },
+        _ => Event::StepCompleted { step: step.clone(), output: Json::null(), at: 1_700_000_000_000 },
+    };
+    let second = Event::StepStarted { step, due: 1_700_000_005_000, at: 1_700_000_000_000 };
+    let row = SagaRow {
+        key: SagaKey::new("purchase", id),
+        definition_version: 1,
+        version,
+        status: if version == 5 { Status::Completed } else { Status::Running },
+        awaiting: "create-order.do".to_owned(),
+        wake_at: Some(1_700_000_005_000),
+        started_at: 1_700_000_000_000,
+        updated_at: 1_700_000_000_000,
+    };
+    Transition { row, events: vec![first, second] }
+}
+
 /// Many callers, each job one row: what `POST /purchases` does.
 async fn clients(folder: &Path, clients: u64) {
     let path: PathBuf = folder.join(format!("clients-{clients}.db"));
@@ -112,6 +156,9 @@ async fn main() {
         participant(folder.path(), batch, rows, Durability::Durable).await;
     }
     participant(folder.path(), 64, 2, Durability::Derivable).await;
+    for batch in [16, 64, 256] {
+        orchestrator(folder.path(), batch).await;
+    }
     for count in [1, 16, 64] {
         clients(folder.path(), count).await;
     }
