@@ -88,6 +88,21 @@ mod saga_store_on_sqlite {
     }
 
     #[tokio::test]
+    async fn a_sync_writes_something_that_has_to_be_synced() {
+        let (db, _folder) = open(&saga_store::SCHEMA);
+        let store = SqliteSagaStore::new(db.clone());
+        let owner = store.claim(0).await.unwrap();
+        let log = || std::fs::metadata(db.path().with_extension("db-wal")).unwrap().len();
+        for _ in 0..3 {
+            store.commit(owner, vec![start(1)], Sync::Derivable).await.unwrap();
+            let before = log();
+            store.sync(owner).await.unwrap();
+            // SQLite does not sync a transaction that turns out to change no byte.
+            assert!(log() > before);
+        }
+    }
+
+    #[tokio::test]
     async fn d12_one_unreadable_history_does_not_stop_the_others() {
         let (db, _folder) = open(&saga_store::SCHEMA);
         let store = SqliteSagaStore::new(db.clone());

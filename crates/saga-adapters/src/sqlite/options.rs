@@ -3,7 +3,8 @@
 /// Whether a job's caller waits for the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Durability {
-    /// On disk before the answer (`synchronous=FULL`).
+    /// On disk before the answer (`synchronous=FULL`), with all that was committed before. A job that changes nothing
+    /// syncs nothing.
     Durable,
     /// In the log before the answer; a power loss may take a suffix of such jobs, never a part of one
     /// (`synchronous=NORMAL`). For what can be derived again.

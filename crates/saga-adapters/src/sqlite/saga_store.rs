@@ -22,7 +22,7 @@ pub const SCHEMA: Schema =
 
 const CLAIM: &str = "insert into owner (partition, epoch) values (?1, 1)
     on conflict (partition) do update set epoch = epoch + 1 returning epoch";
-const TOUCH: &str = "update owner set epoch = epoch where partition = ?1 and epoch = ?2";
+const TOUCH: &str = "update owner set syncs = syncs + 1 where partition = ?1 and epoch = ?2";
 const EPOCH: &str = "select epoch from owner where partition = ?1";
 const START: &str = include_str!("saga_store/sql/start.sql");
 const STEP: &str = include_str!("saga_store/sql/step.sql");
@@ -65,7 +65,7 @@ impl SagaStore for SqliteSagaStore {
     }
 
     async fn sync(&self, owner: Owner) -> Result<(), CommitError> {
-        // A synced commit takes every one before it along; one that changes nothing would not be synced.
+        // A synced commit takes every one before it along; but SQLite does not sync one that changes no byte.
         let touch = move |conn: &Connection| Ok(conn.prepare_cached(TOUCH)?.execute((owner.partition, owner.epoch))?);
         match self.db.write(Durability::Durable, touch).await? {
             0 => Err(CommitError::Fenced(owner)),

@@ -1,7 +1,8 @@
 -- Who drives a partition: a commit of an older epoch is refused.
 create table owner (
     partition integer primary key check (partition >= 0),
-    epoch integer not null check (epoch > 0)
+    epoch integer not null check (epoch > 0),
+    syncs integer not null default 0 -- counts, so that there is something to sync when that is all that is asked for
 ) strict;
 
 -- Where each saga stands: small, updated in place. What it is made of is its history.
