@@ -130,6 +130,8 @@ pub async fn s08_an_older_epoch_cannot_write(store: &Store) {
     assert!(new.epoch > old.epoch);
     let refused = store.commit(old, vec![step(key(7), 1, Status::Running, ""), start(key(8))], Sync::Derivable).await;
     assert_eq!(refused, Err(CommitError::Fenced(old)));
+    assert_eq!(store.sync(old).await, Err(CommitError::Fenced(old)));
+    assert_eq!(store.sync(new).await, Ok(()));
     assert_eq!(all(store).await.len(), 1);
     assert_eq!(write(store, new, vec![step(key(7), 1, Status::Running, "")]).await, [Written::Yes]);
     let invented = Owner { partition: 0, epoch: new.epoch + 1 };
