@@ -3,6 +3,7 @@
 //! The only composition root: every service, every adapter and every listener is chosen and connected here.
 
 pub mod args;
+pub mod check;
 pub mod cli;
 pub mod load;
 pub mod remote;
