@@ -19,7 +19,6 @@ pub mod results;
 pub mod store;
 
 mod consumer;
-mod shim;
 mod stats;
 mod sweeper;
 

@@ -1,11 +1,11 @@
 //! Buying and cancelling.
 
-use crate::shim::Identity;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use chassis::auth::Identity;
 use chassis::json::{PathId, Valid};
 use chassis::problem::{Code, Problem};
 use garde::Validate;

@@ -1,10 +1,10 @@
 //! Looking at purchases: one, with an `ETag` and a long poll; a page of them.
 
-use crate::shim::Identity;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use chassis::auth::Identity;
 use chassis::json::{PathId, ValidQuery};
 use chassis::paging::{Page, decode_token, encode_token};
 use chassis::problem::{Code, Problem};

@@ -11,13 +11,13 @@
 
 use std::time::Duration;
 
-use crate::shim::Identity;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
+use chassis::auth::Identity;
 use chassis::json::{PathId, ValidQuery};
 use chassis::problem::{Code, Problem};
 use futures_util::stream;
