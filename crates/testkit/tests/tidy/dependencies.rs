@@ -19,6 +19,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("purchase", 3),
     ("orchestrator", 3),
     ("saga", 4),
+    ("trip", 4),
 ];
 
 /// Crates that belong to one brand of database, broker or cache, and the one crate that may name them.

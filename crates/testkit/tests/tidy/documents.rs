@@ -113,3 +113,25 @@ fn no_file_names_a_machine() {
     }
     expect_none("a path or host of one machine", &findings);
 }
+
+#[test]
+fn every_guarantee_names_tests_that_exist() {
+    let page = read("docs/guarantees.md");
+    let mut findings = Vec::new();
+    let rows = page.lines().filter(|l| l.starts_with("| ") && !l.ends_with("| Proven by |"));
+    for row in rows {
+        // [`test`](../file)
+        let named: Vec<_> = row.split("[`").skip(1).filter_map(|rest| rest.split_once("`](../")).collect();
+        if named.is_empty() {
+            findings.push(format!("no test: {row}"));
+        }
+        for (test, rest) in named {
+            let file = rest.split(')').next().unwrap();
+            if !root().join(file).exists() || !read(file).contains(&format!("fn {test}(")) {
+                findings.push(format!("{file} has no test {test}"));
+            }
+        }
+    }
+    assert!(page.matches("](../").count() > 20, "the page lists guarantees");
+    expect_none("a guarantee without its test is a hope", &findings);
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::tree::{expect_none, is_test, paths, read, with_extension};
 
-/// Where the HTTP codes stand, each as `Code::… => "code"`.
+/// Where the HTTP codes stand, in the table `codes!`.
 const PROBLEMS: &str = "crates/chassis/src/problem.rs";
 /// What stands before a refusal's code. A code from a constant is found where the constant is defined.
 const REFUSALS: &[&str] = &["Outcome::refused(\"", "Refusal::new(\"", "UNDONE_BEFORE_DO: &str = \""];
@@ -20,12 +20,11 @@ fn literals(text: &str, openings: &[&str]) -> BTreeSet<String> {
     found
 }
 
-/// The literals of the match in `Code::as_str`.
 fn problems() -> BTreeSet<String> {
     let text = read(PROBLEMS);
-    let body = text.split("fn as_str(").nth(1).and_then(|rest| rest.split("\n    }\n").next()).unwrap();
-    let codes = literals(body, &["=> \""]);
-    assert!(codes.contains("validation_error"), "{PROBLEMS} has Code::as_str");
+    let table = text.split("\ncodes! {").nth(1).and_then(|rest| rest.split("\n}\n").next()).unwrap();
+    let codes = literals(table, &[" = \""]);
+    assert!(codes.contains("validation_error"), "{PROBLEMS} has the table of codes");
     codes
 }
 
@@ -37,7 +36,8 @@ fn refusals() -> BTreeSet<String> {
 }
 
 fn pages() -> BTreeSet<String> {
-    let names = paths().into_iter().filter_map(|p| Some(p.strip_prefix("docs/errors/")?.strip_suffix(".md")?.to_owned()));
+    let names =
+        paths().into_iter().filter_map(|p| Some(p.strip_prefix("docs/errors/")?.strip_suffix(".md")?.to_owned()));
     names.filter(|name| name != "README").collect()
 }
 
@@ -45,7 +45,8 @@ fn pages() -> BTreeSet<String> {
 fn every_error_code_has_a_page_and_every_page_a_code() {
     let (codes, pages) = (problems().union(&refusals()).cloned().collect::<BTreeSet<_>>(), pages());
     let missing = codes.difference(&pages).map(|code| format!("docs/errors/{code}.md is missing"));
-    let stale = pages.difference(&codes).map(|page| format!("docs/errors/{page}.md describes a code that nothing answers"));
+    let stale =
+        pages.difference(&codes).map(|page| format!("docs/errors/{page}.md describes a code that nothing answers"));
     expect_none("one page per code", &missing.chain(stale).collect::<Vec<_>>());
 }
 
