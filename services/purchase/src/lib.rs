@@ -64,8 +64,10 @@ pub struct Config {
     pub park_after_ms: u64,
     /// Questions about outstanding purchases that may be open at once.
     pub resend_window: usize,
-    /// Questions about outstanding purchases a second, at most.
+    /// Questions a second, at most, about purchases that do not move: each costs the orchestrator a look at a history.
     pub resend_rate: u32,
+    /// Questions a second, at most, after a start, about purchases of which the orchestrator has never heard.
+    pub recovery_rate: u32,
     /// Event streams per customer.
     pub streams_per_customer: usize,
     /// Event streams and long polls of all customers.
@@ -76,14 +78,15 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_in_flight: 2_000,
-            max_outstanding: 100_000,
+            max_outstanding: 200_000,
             max_waiting_requests: 2_000,
             admission_wait_ms: 500,
             quote_timeout_ms: 2_000,
             stale_after_ms: 5_000,
             park_after_ms: 60_000,
             resend_window: 2_000,
-            resend_rate: 20_000,
+            resend_rate: 500,
+            recovery_rate: 20_000,
             streams_per_customer: 10,
             max_streams: 20_000,
         }
@@ -106,6 +109,7 @@ impl Config {
             park_after: Duration::from_millis(self.park_after_ms),
             window: self.resend_window,
             rate: self.resend_rate,
+            recovery_rate: self.recovery_rate,
         }
     }
 }

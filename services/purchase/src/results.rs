@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The line number is the sequence number. Text, because it is read in a database by people; short, because every purchase
-//! keeps one for ever; padded with empty lines to a usual length, because a row that keeps its size is updated in place.
+//! keeps one for ever; padded with empty lines to a usual length, because rows that grow leave holes in their pages
+//! (measured: a tenth of the file).
 
 use std::fmt::Write as _;
 

@@ -49,6 +49,8 @@ pub(crate) struct Pace {
     pub(crate) window: usize,
     /// Questions a second at most.
     pub(crate) rate: u32,
+    /// The same, for what the orchestrator has never heard of.
+    pub(crate) recovery_rate: u32,
 }
 
 /// A question that was asked.
@@ -210,7 +212,8 @@ impl Sweeper {
             let now = self.clock.now();
             self.park(&rows, now);
             let due = self.asks.due(rows, now, millis(self.pace.stale_after));
-            if !self.ask(due).await || !full {
+            let rate = if unseen { self.pace.recovery_rate } else { self.pace.rate };
+            if !self.ask(due, rate).await || !full {
                 return;
             }
             self.ask_at_once().await;
@@ -233,13 +236,13 @@ impl Sweeper {
             return;
         }
         match self.store.outstanding(ids).await {
-            Ok(rows) => _ = self.ask(rows).await,
+            Ok(rows) => _ = self.ask(rows, self.pace.rate).await,
             Err(error) => warn("reading outstanding purchases", &error),
         }
     }
 
     /// Sends starts (and cancels) in chunks, as the window and the rate allow. `false`: stopped, or the bus could not.
-    async fn ask(&self, rows: Vec<Outstanding>) -> bool {
+    async fn ask(&self, rows: Vec<Outstanding>, rate: u32) -> bool {
         for chunk in rows.chunks(CHUNK) {
             if !self.window().await {
                 return false;
@@ -251,8 +254,12 @@ impl Sweeper {
                 return false;
             }
             self.stats.asked.add(chunk.len() as u64);
-            let pause = Duration::from_secs(1) * u32::try_from(chunk.len()).unwrap_or(1) / self.pace.rate.max(1);
-            self.clock.sleep(pause).await;
+            let pause = Duration::from_secs(1) * u32::try_from(chunk.len()).unwrap_or(1) / rate.max(1);
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return false,
+                () = self.clock.sleep(pause) => {}
+            }
         }
         true
     }

@@ -248,7 +248,7 @@ async fn leave(shop: &Shop, count: u64, seen: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s10_very_many_in_flight_after_a_crash_are_asked_for_as_fast_as_they_are_answered() {
-    let config = Config { max_in_flight: 100, resend_window: 500, resend_rate: 1_000_000, ..quick() };
+    let config = Config { max_in_flight: 100, resend_window: 500, recovery_rate: 1_000_000, ..quick() };
     let mut shop = Shop::closed(config, Arc::new(SystemClock), Script::Complete).await;
     leave(&shop, 5_000, false).await;
     let began = Instant::now();
@@ -334,5 +334,51 @@ async fn the_database_refuses_what_cannot_be() {
         let work = move |conn: &saga_adapters::sqlite::rusqlite::Connection| Ok(conn.execute(sql, [])?);
         let written = shop.life().db.write(saga_adapters::sqlite::Durability::Durable, work).await;
         assert!(written.is_err(), "{sql}");
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    /// Whatever is lost, doubled or shuffled on the way: the row is always a prefix, and once everything has come by in order
+    /// it is all of it.
+    #[test]
+    fn the_row_is_always_a_prefix_of_what_happened(
+        well in proptest::prelude::any::<bool>(),
+        arrivals in proptest::collection::vec((0_usize..9, 1_usize..5), 0..20),
+    ) {
+        thread_local! {
+            static RIG: (tokio::runtime::Runtime, tempfile::TempDir, purchase::SqliteStore) = {
+                let (runtime, dir) = (tokio::runtime::Runtime::new().unwrap(), tempfile::tempdir().unwrap());
+                let file = dir.path().join("purchase.db");
+                let db = saga_adapters::sqlite::Db::open(&file, &purchase::SCHEMA, &Options::default()).unwrap();
+                (runtime, dir, purchase::SqliteStore::new(db))
+            };
+            static NEXT: std::cell::Cell<u64> = const { std::cell::Cell::new(1) };
+        }
+        let id = NEXT.with(|next| next.replace(next.get() + 1));
+        let all = if well { completed(id) } else { declined(id) };
+        RIG.with(|(runtime, _, store)| runtime.block_on(async {
+            let (currency_code, input) = ("VND".to_owned(), Json::null());
+            let new = NewPurchase { id, customer_id: 1, amount: 1, currency_code, input, key: None, fingerprint: [0; 16], now: 1 };
+            store.place(new).await.unwrap();
+            let mut last = 0;
+            for (from, count) in arrivals {
+                let events = all[from..(from + count).min(all.len())].to_vec();
+                let expected = if from as u32 <= last { last.max(events.last().unwrap().seq) } else { last };
+                store.apply([Group { id, events }].into(), 2).await.unwrap();
+                let row = store.get(1, id).await.unwrap().unwrap();
+                assert_eq!(row.last_seq, expected);
+                let stored = purchase::results::parse(&row.results).unwrap();
+                assert!(stored.iter().zip(&all).all(|(stored, event)| *stored == purchase::results::Entry::from(event)));
+                assert_eq!(stored.len(), row.last_seq as usize);
+                last = row.last_seq;
+            }
+            let applied = store.apply([Group { id, events: all.clone() }].into(), 3).await.unwrap();
+            let ended = matches!(&applied[0], Applied::Known { ended, .. } if *ended);
+            assert_eq!(ended, last < 9, "it ends once");
+            let row = store.get(1, id).await.unwrap().unwrap();
+            assert!(row.status.is_terminal() && row.last_seq == 9);
+        }));
     }
 }

@@ -218,7 +218,7 @@ async fn all_purchases_of_a_customer_come_in_one_stream() {
         let own: Vec<_> = seen.iter().filter(|event| event.data["purchase_id"] == id).cloned().collect();
         assert_eq!(seqs(&own), (1..=9).collect::<Vec<_>>());
     }
-    let mut ended = vec![ends.next().await.unwrap(), ends.next().await.unwrap()];
+    let mut ended = [ends.next().await.unwrap(), ends.next().await.unwrap()];
     ended.sort_by_key(|event| event.data["purchase_id"].as_u64());
     let how: Vec<_> = ended.iter().map(|event| event.event.as_str()).collect();
     assert_eq!(how, ["purchase.success", "purchase.rollback"]);
@@ -266,4 +266,44 @@ async fn the_stream_of_all_resumes_at_least_once() {
         everything.next().await.unwrap();
         count += 1;
     }
+}
+
+#[tokio::test]
+async fn p17_a_server_that_stops_is_not_held_up_by_its_streams() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut shop = hold().await;
+    let id = shop.buy(ALICE).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (router, stop) = (shop.life().router.clone(), shop.life().stop.clone());
+    let server = chassis::http::serve(listener, router, chassis::http::HttpLimits::default(), stop.clone());
+    let server = tokio::spawn(server);
+    let auth = shop::tokens::bearer(ALICE, shop::tokens::NEVER);
+    let request = format!("GET /api/v1{} HTTP/1.1\r\nhost: shop\r\nauthorization: {auth}\r\n\r\n", path(id));
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
+        connection.write_all(request.as_bytes()).await.unwrap();
+        readers.push(connection);
+    }
+    until("three streams", || shop.stat("waiting") == 3).await;
+    shop.orchestrator.emit(id, &completed(id)[..1]).await;
+    for reader in &mut readers {
+        let mut text = String::new();
+        while !text.contains("event: update-product-inventory.execute") {
+            let mut bytes = [0; 4096];
+            let count = shop::within("the event", reader.read(&mut bytes)).await.unwrap();
+            assert!(count > 0, "{text}");
+            text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+        }
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    }
+    stop.cancel();
+    shop::within("the server to stop", server).await.unwrap();
+    for mut reader in readers {
+        let mut rest = String::new();
+        shop::within("the stream to end", reader.read_to_string(&mut rest)).await.unwrap();
+        assert!(rest.ends_with("0\r\n\r\n"), "a whole response: {rest:?}");
+    }
+    shop.stop().await;
 }
