@@ -22,8 +22,7 @@ use crate::admission::Admission;
 use crate::live::{Live, News};
 use crate::outbound::Course;
 use crate::results::is_lawful;
-use crate::store::sqlite::grouped;
-use crate::store::{Applied, Group, Store};
+use crate::store::{Applied, Group, Store, grouped};
 use crate::sweeper::Asks;
 
 /// The consumer group.

@@ -2,6 +2,7 @@
 
 pub mod sqlite;
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -89,6 +90,26 @@ pub struct Group {
     pub id: u64,
     /// Its events.
     pub events: Vec<ResultEvent>,
+}
+
+/// Groups a batch's events by purchase, in ascending order, each number once.
+pub(crate) fn grouped(events: impl IntoIterator<Item = ResultEvent>) -> Vec<Group> {
+    let mut places: HashMap<u64, usize> = HashMap::new();
+    let mut groups: Vec<Group> = Vec::new();
+    for event in events {
+        let place = *places.entry(event.saga_id).or_insert(groups.len());
+        if place == groups.len() {
+            groups.push(Group { id: event.saga_id, events: Vec::with_capacity(4) });
+        }
+        groups[place].events.push(event);
+    }
+    for group in &mut groups {
+        if !group.events.is_sorted_by(|a, b| a.seq < b.seq) {
+            group.events.sort_by_key(|event| event.seq);
+            group.events.dedup_by_key(|event| event.seq);
+        }
+    }
+    groups
 }
 
 /// What became of a group.

@@ -1,6 +1,5 @@
 //! The store on SQLite: one file, group-committed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -300,24 +299,4 @@ fn outstanding(row: &rusqlite::Row<'_>) -> rusqlite::Result<Outstanding> {
         updated_at: row.get(4)?,
         cancel: row.get(5)?,
     })
-}
-
-/// Groups a batch's events by purchase, in ascending order, each number once.
-pub(crate) fn grouped(events: impl IntoIterator<Item = saga_core::protocol::ResultEvent>) -> Vec<Group> {
-    let mut places: HashMap<u64, usize> = HashMap::new();
-    let mut groups: Vec<Group> = Vec::new();
-    for event in events {
-        let place = *places.entry(event.saga_id).or_insert(groups.len());
-        if place == groups.len() {
-            groups.push(Group { id: event.saga_id, events: Vec::with_capacity(4) });
-        }
-        groups[place].events.push(event);
-    }
-    for group in &mut groups {
-        if !group.events.is_sorted_by(|a, b| a.seq < b.seq) {
-            group.events.sort_by_key(|event| event.seq);
-            group.events.dedup_by_key(|event| event.seq);
-        }
-    }
-    groups
 }
