@@ -195,10 +195,15 @@ async fn a51_a_reader_that_does_not_read_is_cut_off_and_resumes() {
     assert_eq!(shop.stat("waiting"), 0, "nothing is kept for who does not read");
     let got = slow.rest().await;
     assert!(!got.is_empty() && got.len() < 400);
-    let resumed = shop.stream(ALICE, &path(id), Some(&got.last().unwrap().id)).await;
-    drop(resumed);
+    let last = got.last().unwrap();
+    let mut resumed = shop.stream(ALICE, &path(id), Some(&last.id)).await;
+    for seq in last.seq() + 1..=400 {
+        assert_eq!(resumed.next().await.unwrap().seq(), seq);
+    }
     let got = all.rest().await;
     assert!(!got.is_empty() && got.len() < 400);
+    let mut resumed = shop.stream(ALICE, "/purchases/events", Some(&got.last().unwrap().id)).await;
+    while resumed.next().await.unwrap().seq() < 400 {}
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! | | one purchase | all of them |
 //! |---|---|---|
 //! | `id` | the event's number | the moment of its commit, ms since the epoch |
-//! | resume | exactly what follows; an id that was never given out: everything | at least once: purchases that changed since, with all their events, from among the customer's newest 1,000; data carries `purchase_id` and `seq` to tell duplicates |
+//! | resume | exactly what follows; an id that was never given out: everything | at least once: purchases that changed since, with all their events, from among the customer's newest 5,000; data carries `purchase_id` and `seq` to tell duplicates |
 //! | ends | after the terminal event; 204 from then on | never |
 //!
 //! Both end with the token, with the process, and when the reader is too slow: then it resumes. Memory per stream is
@@ -38,8 +38,8 @@ const COMMENT_EVERY: Duration = Duration::from_secs(15);
 const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 /// Sent first: the headers leave at once, and a reader that is cut off comes back after this.
 const OPENING: &[u8] = b"retry: 1000\n\n";
-/// A resumed stream of all purchases looks at so many of the newest.
-const RESUMED: u32 = 1_000;
+/// A resumed stream of all purchases looks at so many of the newest: 80 kB while it replays.
+const RESUMED: u32 = 5_000;
 /// And at what changed a little before, because commits and clocks are not that exact, in ms.
 const OVERLAP: Millis = 2_000;
 
