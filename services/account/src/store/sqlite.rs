@@ -46,7 +46,7 @@ fn role(text: &str) -> Result<Role, SqlError> {
 }
 
 fn bytes<const N: usize>(row: &Row<'_>, at: usize) -> Result<[u8; N], SqlError> {
-    let blob = row.get_ref(at)?.as_blob().map_err(|e| SqlError::fault(e))?;
+    let blob = row.get_ref(at)?.as_blob().map_err(SqlError::fault)?;
     blob.try_into().map_err(|_| SqlError::fault("a hash of the wrong length"))
 }
 

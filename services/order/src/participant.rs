@@ -1,0 +1,39 @@
+//! The order service's side of the purchase saga.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use contracts::topics;
+use saga_core::Name;
+use saga_core::protocol::{Command, Reply};
+use saga_runtime::{Clock, Participant, StoreError};
+
+use crate::store::{STEPS, Store};
+
+/// Makes, cancels and confirms orders.
+pub struct OrderParticipant {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+}
+
+impl OrderParticipant {
+    /// Over a store.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, clock }
+    }
+}
+
+#[async_trait]
+impl Participant for OrderParticipant {
+    fn group(&self) -> &str {
+        "order"
+    }
+
+    fn topics(&self) -> Vec<Name> {
+        [topics::CREATE_ORDER, topics::ROLLBACK_ORDER, topics::CONFIRM_ORDER].map(Name::new).to_vec()
+    }
+
+    async fn handle(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        self.store.handle(batch, STEPS, self.clock.now()).await
+    }
+}
