@@ -1,0 +1,122 @@
+//! The payment service's side of the purchase saga: nothing is charged twice, nothing stays charged after an undo.
+//!
+//! The gateway is outside every transaction, so its calls stand around them:
+//!
+//! ```text
+//!   do     charge(key) ─► [ barrier · payment row · reply ]          blocked by an undo? void(key), then reply
+//!   undo   [ block the do ] ─► void(key) ─► [ barrier · row VOIDED · reply ]
+//! ```
+//!
+//! A crash anywhere is redelivery: the gateway is idempotent by key, the barrier by command. A do and an undo that race
+//! meet at the barrier's primary key: either the do's transaction is first, and the undo voids what it charged; or the
+//! block is first, and the do finds itself blocked and voids its own charge.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use contracts::purchase::PurchaseInput;
+use contracts::topics;
+use futures_util::StreamExt as _;
+use saga_core::protocol::{Command, Outcome, Reply};
+use saga_core::{Name, Op, SagaKey};
+use saga_runtime::barrier::UNDONE_BEFORE_DO;
+use saga_runtime::{Clock, Participant, StoreError};
+
+use crate::domain::due;
+use crate::gateway::{Charge, Charged, Gateway};
+use crate::store::Store;
+
+/// Charges on their way to the gateway at once.
+const CONCURRENT: usize = 64;
+
+/// Charges, and gives back.
+pub struct PaymentParticipant {
+    store: Arc<dyn Store>,
+    gateway: Arc<dyn Gateway>,
+    clock: Arc<dyn Clock>,
+}
+
+impl PaymentParticipant {
+    /// Over a store and a gateway.
+    pub fn new(store: Arc<dyn Store>, gateway: Arc<dyn Gateway>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, gateway, clock }
+    }
+
+    async fn charge_all(&self, batch: &[Command]) -> HashMap<u64, Charged> {
+        let wanted: Vec<(u64, Charge)> = batch.iter().filter_map(charge_of).collect();
+        let asked = wanted.into_iter().map(|(id, charge)| async move { (id, self.gateway.charge(charge).await) });
+        futures_util::stream::iter(asked).buffer_unordered(CONCURRENT).collect().await
+    }
+
+    async fn dos(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        let charged = self.charge_all(&batch).await;
+        let approved = |id| matches!(charged.get(&id), Some(Charged::Approved(_)));
+        let to_void: HashMap<u64, String> =
+            batch.iter().filter(|c| approved(c.saga.id)).map(|c| (c.saga.id, key(&c.saga))).collect();
+        let mut replies = self.store.charge(batch, charged, self.clock.now()).await?;
+        for reply in &mut replies {
+            let blocked = matches!(&reply.outcome, Outcome::Refused(r) if r.code == UNDONE_BEFORE_DO);
+            if let Some(key) = to_void.get(&reply.saga.id).filter(|_| blocked)
+                && let Err(detail) = self.gateway.void(key).await
+            {
+                // It must not be forgotten: the command comes again and finds itself blocked again.
+                return Err(StoreError::Transient(format!("a charge could not be given back: {detail}")));
+            }
+        }
+        Ok(replies)
+    }
+
+    async fn undos(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        let charged = self.store.block(batch.clone(), self.clock.now()).await?;
+        let (mut given_back, mut replies) = (Vec::with_capacity(batch.len()), Vec::new());
+        for (command, charged) in batch.into_iter().zip(charged) {
+            match if charged { self.gateway.void(&key(&command.saga)).await } else { Ok(()) } {
+                Ok(()) => given_back.push(command),
+                Err(detail) => replies.push(command.reply(Outcome::Retry(detail))),
+            }
+        }
+        replies.extend(self.store.void(given_back, self.clock.now()).await?);
+        Ok(replies)
+    }
+}
+
+/// Names a charge at the gateway.
+fn key(saga: &SagaKey) -> String {
+    format!("{}-{}", saga.definition, saga.id)
+}
+
+/// What a do wants charged; `None` where the store will refuse it anyway.
+fn charge_of(command: &Command) -> Option<(u64, Charge)> {
+    let input: PurchaseInput = command.input.parse().ok()?;
+    due(command.saga.id, &input).ok()?;
+    let PurchaseInput { amount, currency_code, .. } = input;
+    Some((command.saga.id, Charge { key: key(&command.saga), amount, currency_code, attempt: command.attempt }))
+}
+
+#[async_trait]
+impl Participant for PaymentParticipant {
+    fn group(&self) -> &str {
+        "payment"
+    }
+
+    fn topics(&self) -> Vec<Name> {
+        [topics::CREATE_PAYMENT, topics::ROLLBACK_PAYMENT].map(Name::new).to_vec()
+    }
+
+    async fn handle(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        let order: Vec<(SagaKey, Op)> = batch.iter().map(|c| (c.saga.clone(), c.op)).collect();
+        let (dos, undos): (Vec<Command>, Vec<Command>) = batch.into_iter().partition(|c| c.op == Op::Do);
+        let mut replies = if dos.is_empty() { Vec::new() } else { self.dos(dos).await? };
+        if !undos.is_empty() {
+            replies.extend(self.undos(undos).await?);
+        }
+        if replies.iter().zip(&order).all(|(reply, (saga, op))| reply.saga == *saga && reply.op == *op) {
+            return Ok(replies);
+        }
+        // Back into the batch's order; a command that stands there twice has two equal replies.
+        let place = |reply: &Reply| order.iter().position(|(saga, op)| reply.saga == *saga && reply.op == *op);
+        replies.sort_by_key(|reply| place(reply));
+        Ok(replies)
+    }
+}
