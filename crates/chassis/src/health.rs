@@ -36,10 +36,7 @@ impl Health {
 
     /// The two routes.
     pub fn router(&self) -> Router {
-        Router::new()
-            .route("/livez", get(|| async { "ok\n" }))
-            .route("/readyz", get(ready))
-            .with_state(self.clone())
+        Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(self.clone())
     }
 }
 

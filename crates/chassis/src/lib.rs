@@ -5,6 +5,7 @@ pub mod health;
 pub mod http;
 pub mod ids;
 pub mod json;
+pub mod money;
 pub mod paging;
 pub mod problem;
 pub mod time;

@@ -1,0 +1,227 @@
+//! The catalogue's use cases.
+//!
+//! Reads go through a small in-process cache of typed rows: a second old at most, dropped when a product is changed
+//! here. No decision about price or stock is taken from it: the step re-reads both under lock.
+
+use std::sync::Arc;
+
+use chassis::ids::IdGen;
+use chassis::problem::{Code, Problem};
+use quick_cache::sync::Cache;
+use saga_core::Millis;
+use saga_runtime::cache::Filter;
+use saga_runtime::{Clock, StoreError};
+
+use crate::Config;
+use crate::domain::{Category, Product, ProductChange};
+use crate::store::{Listing, Refused, Store};
+
+/// A product as it was seen, and until when that may be shown.
+#[derive(Clone)]
+struct Seen {
+    product: Arc<Product>,
+    until: Millis,
+}
+
+/// The use cases. Cheap to clone.
+#[derive(Clone)]
+pub struct Products {
+    store: Arc<dyn Store>,
+    filter: Arc<dyn Filter>,
+    ids: Arc<IdGen>,
+    clock: Arc<dyn Clock>,
+    seen: Arc<Cache<u64, Seen>>,
+    config: Arc<Config>,
+}
+
+/// What a new product needs.
+#[derive(Clone, Debug)]
+pub struct NewProduct {
+    /// Its category, which must exist.
+    pub category_id: u64,
+    /// Not empty.
+    pub name: String,
+    /// For people.
+    pub brand_name: String,
+    /// For people.
+    pub description: String,
+    /// In minor units.
+    pub price: i64,
+    /// ISO 4217; the configured default when it is not given.
+    pub currency_code: Option<String>,
+    /// The first stock.
+    pub inventory: i64,
+}
+
+/// Ids read at a time to fill the filter.
+const PAGE: u32 = 10_000;
+
+impl Products {
+    /// Puts the use cases together and fills the filter with the ids that exist.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn open(
+        config: Config,
+        store: Arc<dyn Store>,
+        filter: Arc<dyn Filter>,
+        ids: Arc<IdGen>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        filter.begin(config.filter_capacity).await;
+        let mut after = None;
+        loop {
+            let page = store.ids(after, PAGE).await?;
+            filter.add(&page).await;
+            match page.last() {
+                Some(last) if page.len() == PAGE as usize => after = Some(*last),
+                _ => break,
+            }
+        }
+        filter.ready().await;
+        let seen = Arc::new(Cache::new(config.cached_products.max(1)));
+        Ok(Self { store, filter, ids, clock, seen, config: Arc::new(config) })
+    }
+
+    /// Adds a category.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn add_category(&self, name: String, description: String) -> Result<Category, Problem> {
+        let category = Category { id: self.ids.next(), name, description };
+        self.store.add_category(category.clone(), self.clock.now()).await?;
+        Ok(category)
+    }
+
+    /// Changes a category.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn set_category(&self, category: Category) -> Result<Category, Problem> {
+        self.store.set_category(category.clone(), self.clock.now()).await?.map_err(refused)?;
+        Ok(category)
+    }
+
+    /// Deletes a category.
+    ///
+    /// # Errors
+    /// `not_found`, or `conflict` while it has products.
+    pub async fn delete_category(&self, id: u64) -> Result<(), Problem> {
+        self.store.delete_category(id).await?.map_err(refused)
+    }
+
+    /// One category.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn category(&self, id: u64) -> Result<Category, Problem> {
+        self.store.category(id).await?.ok_or_else(|| refused(Refused::NotFound))
+    }
+
+    /// Categories with ids above `after`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn categories(&self, after: Option<u64>, limit: u32) -> Result<Vec<Category>, Problem> {
+        Ok(self.store.categories(after, limit).await?)
+    }
+
+    /// Adds a product.
+    ///
+    /// # Errors
+    /// `validation_error` for a category that does not exist.
+    pub async fn add_product(&self, new: NewProduct) -> Result<Product, Problem> {
+        let NewProduct { category_id, name, brand_name, description, price, currency_code, inventory } = new;
+        let currency_code = currency_code.unwrap_or_else(|| self.config.currency.clone());
+        let id = self.ids.next();
+        let product =
+            Product { id, category_id, name, brand_name, description, price, currency_code, inventory, version: 1 };
+        // G21: before the row is visible, so that nobody who knows the id is told that it does not exist.
+        self.filter.add(&[id]).await;
+        self.store.add_product(product.clone(), self.clock.now()).await?.map_err(refused)?;
+        Ok(product)
+    }
+
+    /// Changes a product.
+    ///
+    /// # Errors
+    /// `not_found`, `validation_error`, or `conflict` when the stock would become negative.
+    pub async fn set_product(&self, id: u64, change: ProductChange) -> Result<Product, Problem> {
+        let changed = self.store.set_product(id, change, self.clock.now()).await?.map_err(refused)?;
+        self.seen.remove(&id);
+        Ok(changed)
+    }
+
+    /// One product, a second old at most.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn product(&self, id: u64) -> Result<Arc<Product>, Problem> {
+        let mut found = self.products(&[id]).await?;
+        found.pop().ok_or_else(|| refused(Refused::NotFound))
+    }
+
+    /// Products, a second old at most, in the order of `ids`; those that do not exist are left out.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn products(&self, ids: &[u64]) -> Result<Vec<Arc<Product>>, StoreError> {
+        let now = self.clock.now();
+        let mut found = Vec::with_capacity(ids.len());
+        let mut missing = Vec::new();
+        for id in ids {
+            match self.seen.get(id).filter(|seen| seen.until > now) {
+                Some(seen) => found.push(seen.product),
+                None => missing.push(*id),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        let mut wanted = Vec::with_capacity(missing.len());
+        for id in missing {
+            if self.filter.may_contain(id).await {
+                wanted.push(id);
+            }
+        }
+        if !wanted.is_empty() {
+            for product in self.store.products(wanted).await? {
+                found.push(self.remember(product, now));
+            }
+        }
+        let place = |product: &Arc<Product>| ids.iter().position(|id| *id == product.id);
+        found.sort_by_key(place);
+        Ok(found)
+    }
+
+    fn remember(&self, product: Product, now: Millis) -> Arc<Product> {
+        let product = Arc::new(product);
+        let newer = self.seen.get(&product.id).is_some_and(|seen| seen.product.version > product.version);
+        if !newer {
+            let until = now + self.config.cache_ms;
+            self.seen.insert(product.id, Seen { product: Arc::clone(&product), until });
+        }
+        product
+    }
+
+    /// A page of products.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn list(&self, listing: Listing) -> Result<Vec<Product>, Problem> {
+        Ok(self.store.list(listing).await?)
+    }
+}
+
+fn refused(refused: Refused) -> Problem {
+    let invalid = |pointer: &str, detail: &str| {
+        Problem::new(Code::ValidationError, "the request is not valid")
+            .with_errors(vec![(pointer.to_owned(), detail.to_owned())])
+    };
+    match refused {
+        Refused::NotFound => Problem::new(Code::NotFound, "there is nothing of that id"),
+        Refused::NoSuchCategory => invalid("#/category_id", "there is no such category"),
+        Refused::CategoryInUse => Problem::new(Code::Conflict, "the category still has products"),
+        Refused::StockOutOfRange => Problem::new(Code::Conflict, "the stock would become negative or absurdly large"),
+    }
+}
