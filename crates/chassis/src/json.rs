@@ -64,35 +64,36 @@ pub fn check_media_type(request: &Request) -> Result<(), Problem> {
 /// # Errors
 /// `malformed_json` for what is no JSON, `validation_error` with pointers for what is not a lawful `T`.
 pub fn parse<T: DeserializeOwned + Validate<Context = ()>>(bytes: &[u8]) -> Result<T, Problem> {
-    let value: T = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => {
-            let detail = error.to_string();
-            invalid(vec![(pointer_of(bytes, &detail), detail)])
-        }
-        _ => Problem::new(Code::MalformedJson, format!("the body is not JSON: {error}")),
-    })?;
+    // serde would take an array for a struct, field by field.
+    if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(invalid(vec![("#".to_owned(), "must be an object, not a list".to_owned())]));
+    }
+    let mut text = serde_json::Deserializer::from_slice(bytes);
+    let value: T = serde_path_to_error::deserialize(&mut text).map_err(|error| misfit(&error))?;
+    text.end().map_err(|error| malformed(&error))?;
     value.validate().map_err(|report| invalid(findings(&report)))?;
     Ok(value)
 }
 
-/// Serde names the field in its message, not its path: the pointer is the field if it can be found, else the root.
-fn pointer_of(bytes: &[u8], detail: &str) -> String {
-    let named = detail.split('`').nth(1).filter(|_| detail.contains("field"));
-    match named {
-        Some(field) => format!("#/{field}"),
-        None => {
-            let column = detail.rsplit("column ").next().and_then(|c| c.trim().parse::<usize>().ok()).unwrap_or(0);
-            let before = bytes.get(..column.min(bytes.len())).unwrap_or_default();
-            last_key(before).map_or_else(|| "#".to_owned(), |key| format!("#/{key}"))
-        }
+fn misfit(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let cause = error.inner();
+    if cause.classify() != serde_json::error::Category::Data {
+        return malformed(cause);
     }
+    let detail = cause.to_string();
+    let mut at = pointer(&error.path().to_string().replace('?', ""));
+    // A missing or unknown field is told of the object that lacks or has it.
+    if let Some(field) = detail.split('`').nth(1).filter(|_| detail.contains("field `"))
+        && !at.ends_with(&format!("/{field}"))
+    {
+        at.push('/');
+        at.push_str(field);
+    }
+    invalid(vec![(at, detail)])
 }
 
-fn last_key(before: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(before).ok()?;
-    let colon = text.rfind("\":")?;
-    let start = text[..colon].rfind('"')?;
-    Some(text[start + 1..colon].to_owned())
+fn malformed(error: &serde_json::Error) -> Problem {
+    Problem::new(Code::MalformedJson, format!("the body is not JSON: {error}"))
 }
 
 fn findings(report: &garde::Report) -> Vec<(String, String)> {
@@ -102,6 +103,7 @@ fn findings(report: &garde::Report) -> Vec<(String, String)> {
 /// `order_items[0].quantity` → `#/order_items/0/quantity`.
 fn pointer(path: &str) -> String {
     let mut out = String::from("#");
+    let path = if path == "." { "" } else { path };
     for part in path.split(['.', '[', ']']).filter(|p| !p.is_empty()) {
         out.push('/');
         out.push_str(part);
@@ -149,5 +151,61 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
         let id = text.parse::<u64>().ok().filter(|id| digits && *id <= MAX_ID);
         id.map(PathId).ok_or_else(|| Problem::new(Code::NotFound, "there is nothing of that id"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use axum::response::IntoResponse as _;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, Validate)]
+    #[serde(deny_unknown_fields)]
+    struct Cart {
+        #[garde(length(min = 1), dive)]
+        items: Vec<Item>,
+    }
+
+    #[derive(Debug, Deserialize, Validate)]
+    #[serde(deny_unknown_fields)]
+    struct Item {
+        #[garde(range(min = 1, max = 1_000_000))]
+        quantity: i64,
+    }
+
+    async fn answer(body: &str) -> (u16, String) {
+        let problem = parse::<Cart>(body.as_bytes()).map(|cart| cart.items[0].quantity).unwrap_err();
+        let response = problem.into_response();
+        let status = response.status().as_u16();
+        let bytes = axum::body::to_bytes(response.into_body(), 100_000).await.unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        (status, json["errors"][0]["pointer"].as_str().unwrap_or("-").to_owned())
+    }
+
+    #[tokio::test]
+    async fn every_wrong_value_is_named_by_its_pointer() {
+        for (body, status, pointer) in [
+            (r#"{"items":[{"quantity":0}]}"#, 422, "#/items/0/quantity"),
+            (r#"{"items":[{"quantity":1},{"quantity":"5"}]}"#, 422, "#/items/1/quantity"),
+            (r#"{"items":[{"quantity":1.5}]}"#, 422, "#/items/0/quantity"),
+            (r#"{"items":[{"quantity":9223372036854775808}]}"#, 422, "#/items/0/quantity"),
+            (r#"{"items":[{"quantity":1,"price":3}]}"#, 422, "#/items/0/price"),
+            (r#"{"items":[{}]}"#, 422, "#/items/0/quantity"),
+            (r#"{"items":[]}"#, 422, "#/items"),
+            ("{}", 422, "#/items"),
+            (r#"{"items":[{"quantity":1}],"status":"PAID"}"#, 422, "#/status"),
+            ("[[1]]", 422, "#"),
+            (r#"{"items":[{"quantity":NaN}]}"#, 400, "-"),
+            (r#"{"items":[{"quantity":1}]} x"#, 400, "-"),
+            ("", 400, "-"),
+        ] {
+            assert_eq!(answer(body).await, (status, pointer.to_owned()), "{body}");
+        }
+        let deep = "[".repeat(10_000);
+        assert_eq!(answer(&format!(r#"{{"items":{deep}"#)).await.0 / 100, 4);
     }
 }
