@@ -1,2 +1,167 @@
-//! The verbs.
+//! The verbs: what the command line asks for, done by the library, told in words or JSON.
+//!
+//! Exit codes: 0 it worked · 1 it did not · 2 the command line or the configuration is wrong · 3 the books do not balance.
+
+mod admin;
+mod check;
+mod configuration;
+mod dlq;
+mod load;
 pub mod output;
+mod sagas;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser as _};
+use serde_json::Value;
+
+use crate::args::{Cli, Command, Remote};
+use crate::config::{Config, ConfigError};
+use crate::remote::{Admin, RunFile};
+use output::Output;
+
+/// It did not work.
+const FAILURE: u8 = 1;
+/// The command line or the configuration is wrong (clap's own code, too).
+const USAGE: u8 = 2;
+/// The books do not balance, or a run was not sound.
+const UNBALANCED: u8 = 3;
+
+/// How a verb that ran ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// As it should.
+    Fine,
+    /// The shop is not ready.
+    NotReady,
+    /// Something is wrong in the books.
+    Unbalanced,
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.common.json);
+    match dispatch(cli, &output) {
+        Ok(Verdict::Fine) => ExitCode::SUCCESS,
+        Ok(Verdict::NotReady) => ExitCode::from(FAILURE),
+        Ok(Verdict::Unbalanced) => ExitCode::from(UNBALANCED),
+        Err(error) => {
+            output.note(&format!("saga: {error:#}"));
+            ExitCode::from(if error.is::<ConfigError>() { USAGE } else { FAILURE })
+        }
+    }
+}
+
+fn dispatch(cli: Cli, output: &Output) -> anyhow::Result<Verdict> {
+    let Cli { common, up, command } = cli;
+    if let Some(command) = &command
+        && !matches!(command, Command::Up(_))
+        && !up.is_empty()
+    {
+        Cli::command()
+            .error(clap::error::ErrorKind::ArgumentConflict, "--listen and its like belong to `saga up`")
+            .exit();
+    }
+    let (up, command) = match command {
+        None => (up, None),
+        Some(Command::Up(more)) => (more.or(up), None),
+        Some(command) => (up, Some(command)),
+    };
+    if let Some(Command::Completions { shell }) = command {
+        clap_complete::generate(shell, &mut Cli::command(), "saga", &mut std::io::stdout());
+        return Ok(Verdict::Fine);
+    }
+    if let Some(Command::Config(command)) = command {
+        return configuration::run(&command, &common, &up, output).map(|()| Verdict::Fine);
+    }
+    let config = Config::load(&common, &up)?;
+    match command {
+        None => crate::up::run(config, output).map(|()| Verdict::Fine),
+        Some(command) => client_runtime()?.block_on(run(command, config, output)),
+    }
+}
+
+/// One thread: what talks to a shop must leave the machine to it.
+fn client_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+async fn run(command: Command, config: Config, output: &Output) -> anyhow::Result<Verdict> {
+    let place = Place { data: config.data.clone() };
+    match command {
+        Command::Sagas(command) => sagas::run(command, &place, output).await?,
+        Command::Dlq(command) => dlq::run(command, &place, output).await?,
+        Command::Admin(command) => admin::run(command, &config, &place, output).await?,
+        Command::Check(args) => return check::run(&args, &config, output),
+        Command::Load(args) => return load::run(args, &place, output).await,
+        Command::Healthcheck(remote) => return healthcheck(&remote, &place, output).await,
+        // Dealt with before.
+        Command::Up(_) | Command::Config(_) | Command::Completions { .. } => {}
+    }
+    Ok(Verdict::Fine)
+}
+
+/// Where the shop is that is talked to.
+pub(crate) struct Place {
+    /// The data folder.
+    pub(crate) data: PathBuf,
+}
+
+impl Place {
+    /// The admin API: by address and token, or of the shop that runs on the data folder.
+    pub(crate) fn admin(&self, remote: &Remote) -> anyhow::Result<Admin> {
+        let run = RunFile::read(&self.data)?;
+        let token = match (&remote.token_file, crate::config::admin_token()) {
+            (Some(file), _) => {
+                let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+                Some(text.trim().to_owned())
+            }
+            (None, token) => token,
+        };
+        let url = remote.url.clone().or_else(|| run.as_ref().map(|run| run.admin.clone()));
+        // The local token is for the local shop: it is not sent to an address that somebody typed.
+        let local = || run.as_ref().filter(|run| url.as_ref() == Some(&run.admin)).map(|run| run.token.clone());
+        let token = token.or_else(local);
+        match (&url, token) {
+            (Some(url), Some(token)) => Admin::new(url, &token),
+            (Some(url), None) => anyhow::bail!("a token is needed for {url}: --token-file or SAGA_ADMIN_TOKEN"),
+            (None, _) => anyhow::bail!(
+                "no shop runs on {} (there is no run.json): start it, name its folder with --data, or give --url and --token-file",
+                self.data.display()
+            ),
+        }
+    }
+}
+
+async fn healthcheck(remote: &Remote, place: &Place, output: &Output) -> anyhow::Result<Verdict> {
+    let url = match &remote.url {
+        Some(url) => url.clone(),
+        None => {
+            let run = RunFile::read(&place.data)?;
+            run.with_context(|| format!("no shop runs on {}; or give --url", place.data.display()))?.public
+        }
+    };
+    let endpoint = crate::remote::Endpoint::parse(&url)?;
+    let mut connection = crate::remote::Connection::new(&endpoint);
+    let answer = connection.send(hyper::Method::GET, "/readyz?verbose", None, bytes::Bytes::new()).await?;
+    let ready = answer.status.is_success();
+    let report = String::from_utf8_lossy(&answer.body);
+    if output.json {
+        output.value(&serde_json::json!({ "ready": ready, "report": report.lines().collect::<Vec<_>>() }));
+    } else {
+        output.text(&report);
+    }
+    Ok(if ready { Verdict::Fine } else { Verdict::NotReady })
+}
+
+/// A JSON value as a cell: strings without quotes, nothing for null.
+pub(crate) fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}

@@ -5,6 +5,8 @@
 pub mod args;
 pub mod check;
 pub mod cli;
+pub mod config;
 pub mod load;
 pub mod remote;
 pub mod sse;
+pub mod up;

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
@@ -138,13 +138,18 @@ impl RunFile {
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
-    /// Seconds from `Retry-After`.
-    pub retry_after: Option<u64>,
+    /// The headers.
+    pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
 }
 
 impl Answer {
+    /// Seconds from `Retry-After`.
+    pub fn retry_after(&self) -> Option<u64> {
+        self.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok())
+    }
+
     /// The body as JSON, or why not.
     ///
     /// # Errors
@@ -192,7 +197,22 @@ impl Connection {
         bearer: Option<&HeaderValue>,
         body: Bytes,
     ) -> anyhow::Result<Answer> {
-        let request = self.request(method, path, bearer, &[], body)?;
+        self.send_with(method, path, bearer, &[], body).await
+    }
+
+    /// The same with more headers.
+    ///
+    /// # Errors
+    /// When the connection cannot be made or breaks.
+    pub async fn send_with(
+        &mut self,
+        method: Method,
+        path: &str,
+        bearer: Option<&HeaderValue>,
+        extra: &[(&'static str, String)],
+        body: Bytes,
+    ) -> anyhow::Result<Answer> {
+        let request = self.request(method, path, bearer, extra, body)?;
         let result = self.exchange(request).await;
         if result.is_err() {
             self.open = None;
@@ -226,8 +246,7 @@ impl Connection {
         let (head, body) = response.into_parts();
         let body = drive(driver, Limited::new(body, LARGEST_ANSWER).collect()).await?;
         let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
-        let retry_after = head.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
-        Ok(Answer { status: head.status, retry_after, body })
+        Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
     async fn begin(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<(Response<Incoming>, &mut Driver)> {

@@ -118,14 +118,14 @@ pub struct Dossier {
 pub struct Stock {
     /// Which product.
     pub product_id: u64,
-    /// When it was made.
-    pub initial: i64,
-    /// Added and removed by hand since.
-    pub restocked: i64,
     /// On the shelf.
     pub available: i64,
     /// Taken by sagas and not put back.
     pub taken: i64,
-    /// What the ledger's entries add up to: must be what is on the shelf.
-    pub ledger: i64,
+    /// Ever put in: at first, and by hand since.
+    pub stocked: i64,
+    /// The same, as the ledger of changes by hand adds up.
+    pub ledger_stocked: i64,
+    /// What sagas took and did not put back, as the ledger of movements adds up.
+    pub ledger_taken: i64,
 }

@@ -38,17 +38,18 @@ pub struct Wanted {
 /// Invariant 1.
 pub fn judge_stock(stock: &Stock, report: &mut Report) {
     report.products += 1;
-    let Stock { product_id, initial, restocked, available, taken, ledger } = *stock;
+    let Stock { product_id, available, taken, stocked, ledger_stocked, ledger_taken } = *stock;
     let subject = || format!("product {product_id}");
-    if initial < 0 || available < 0 || taken < 0 {
-        report.violation(1, subject(), format!("negative: initial {initial}, available {available}, taken {taken}"));
+    if available < 0 || taken < 0 {
+        report.violation(1, subject(), format!("negative: available {available}, taken {taken}"));
     }
-    if i128::from(initial) + i128::from(restocked) != i128::from(available) + i128::from(taken) {
-        let sum = format!("initial {initial} + restocked {restocked} ≠ available {available} + taken {taken}");
+    if i128::from(stocked) != i128::from(available) + i128::from(taken) {
+        let sum = format!("put in {stocked} ≠ available {available} + taken {taken}");
         report.violation(1, subject(), sum);
     }
-    if ledger != available {
-        report.violation(1, subject(), format!("the ledger adds up to {ledger}, on the shelf are {available}"));
+    if (stocked, taken) != (ledger_stocked, ledger_taken) {
+        let sums = format!("put in {ledger_stocked}, taken {ledger_taken}");
+        report.violation(1, subject(), format!("the ledgers say {sums}; the row {stocked} and {taken}"));
     }
 }
 

@@ -64,7 +64,7 @@ impl Client {
                 }
                 Ok(answer) if is_busy(&answer) => {
                     self.run.tally.borrow_mut().busy += 1;
-                    retry_after(&self.run, answer.retry_after).await;
+                    retry_after(&self.run, answer.retry_after()).await;
                     if now >= self.run.schedule.end {
                         return;
                     }

@@ -219,7 +219,7 @@ async fn post(
             }
             return answer.json().with_context(|| format!("POST {path}"));
         }
-        sleep(Duration::from_secs(answer.retry_after.unwrap_or(1).clamp(1, 10))).await;
+        sleep(Duration::from_secs(answer.retry_after().unwrap_or(1).clamp(1, 10))).await;
     }
     bail!("POST {path}: the shop stays busy")
 }

@@ -215,16 +215,17 @@ fn effects_are_those_that_were_commanded_each_once() {
 
 #[test]
 fn stock_must_add_up_to_the_ledger() {
-    let sound = Stock { product_id: 1, initial: 10, restocked: -2, available: 5, taken: 3, ledger: 5 };
+    let sound = Stock { product_id: 1, available: 5, taken: 3, stocked: 8, ledger_stocked: 8, ledger_taken: 3 };
     let count = |stock: Stock| {
         let mut report = Report::default();
         judge_stock(&stock, &mut report);
         report.violations
     };
     assert_eq!(count(sound), 0);
-    assert_eq!(count(Stock { available: 6, ledger: 6, ..sound }), 1);
-    assert_eq!(count(Stock { ledger: 4, ..sound }), 1);
-    assert_eq!(count(Stock { available: -1, ledger: -1, taken: 9, ..sound }), 1);
+    assert_eq!(count(Stock { available: 6, ..sound }), 1);
+    assert_eq!(count(Stock { ledger_stocked: 9, ..sound }), 1);
+    assert_eq!(count(Stock { ledger_taken: 2, ..sound }), 1);
+    assert_eq!(count(Stock { available: -1, taken: 9, ledger_taken: 9, ..sound }), 1);
 }
 
 #[test]

@@ -1,0 +1,30 @@
+//! `saga config …`: what is in force, and whether it is lawful.
+
+use super::output::Output;
+use crate::args::{Common, ConfigCommand, UpArgs};
+use crate::config::{Config, ConfigError, DEFAULTS};
+
+/// Runs the verb.
+pub(super) fn run(command: &ConfigCommand, common: &Common, up: &UpArgs, output: &Output) -> anyhow::Result<()> {
+    if let ConfigCommand::Print { defaults: true } = command {
+        output.text(DEFAULTS);
+        return Ok(());
+    }
+    let config = Config::load(common, up)?;
+    let definitions = orchestrator::load_definitions(&config.orchestrator.definitions);
+    let definitions = definitions.map_err(|error| ConfigError::Value {
+        key: "orchestrator.definitions".to_owned(),
+        detail: error.to_string(),
+    })?;
+    match command {
+        ConfigCommand::Print { .. } if output.json => output.value(&serde_json::to_value(&config)?),
+        ConfigCommand::Print { .. } => output.text(&config.print()?),
+        ConfigCommand::Check => {
+            for definition in definitions.all() {
+                output.text(&saga_core::render::definition_text(&definition));
+            }
+            output.note("the configuration is lawful");
+        }
+    }
+    Ok(())
+}

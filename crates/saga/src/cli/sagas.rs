@@ -1,0 +1,177 @@
+//! `saga sagas …`: look at sagas, steer them.
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use super::output::Output;
+use super::{Place, text};
+use crate::args::{Remote, Resolution, SagaArgs, SagasCommand, SteerArgs};
+use crate::remote::Admin;
+
+/// Sagas on one page of the admin API.
+const PAGE: u32 = 200;
+
+/// Runs the verb.
+pub(super) async fn run(command: SagasCommand, place: &Place, output: &Output) -> anyhow::Result<()> {
+    match command {
+        SagasCommand::List { state, definition, step, older_than, limit, remote } => {
+            let mut query = Query::default();
+            query.add("state", state);
+            query.add("definition", definition);
+            query.add("step", step);
+            query.add("older_than", older_than.map(|age| age.as_secs().to_string()));
+            list(&place.admin(&remote)?, query, limit, output).await
+        }
+        SagasCommand::Show(args) => show(&args, place, output).await,
+        SagasCommand::Watch(args) => watch(&args, place, output).await,
+        SagasCommand::Retry(steer) => operate("retry", &steer, None, place, output).await,
+        SagasCommand::Cancel(steer) => operate("cancel", &steer, None, place, output).await,
+        SagasCommand::Skip(steer) => operate("skip", &steer, None, place, output).await,
+        SagasCommand::Resolve { steer, status } => {
+            let status = match status {
+                Resolution::Completed => "COMPLETED",
+                Resolution::Compensated => "COMPENSATED",
+            };
+            operate("resolve", &steer, Some(status), place, output).await
+        }
+    }
+}
+
+/// A query string.
+#[derive(Clone, Default)]
+struct Query(String);
+
+impl Query {
+    fn add(&mut self, name: &str, value: Option<String>) {
+        if let Some(value) = value {
+            self.0.push(if self.0.is_empty() { '?' } else { '&' });
+            self.0.push_str(name);
+            self.0.push('=');
+            self.0.push_str(&encoded(&value));
+        }
+    }
+}
+
+/// Percent-encoded (RFC 3986 §2.3: what is unreserved stays).
+pub(super) fn encoded(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+async fn list(admin: &Admin, query: Query, limit: u32, output: &Output) -> anyhow::Result<()> {
+    let (mut items, mut token) = (Vec::new(), None);
+    while items.len() < limit as usize {
+        let mut page = query.clone();
+        page.add("limit", Some(PAGE.min(limit - u32::try_from(items.len()).unwrap_or(limit)).to_string()));
+        page.add("page_token", token);
+        let answer = admin.get(&format!("/admin/sagas{}", page.0)).await?;
+        items.extend(answer["items"].as_array().cloned().unwrap_or_default());
+        token = answer["next_page_token"].as_str().map(str::to_owned);
+        if token.is_none() {
+            break;
+        }
+    }
+    if output.json {
+        output.value(&json!({ "items": items, "more": token.is_some() }));
+        return Ok(());
+    }
+    let columns = ["id", "definition", "status", "awaiting", "version", "started_at", "updated_at"];
+    let rows: Vec<Vec<String>> =
+        items.iter().map(|item| columns.iter().map(|name| text(&item[*name])).collect()).collect();
+    output.table(&["ID", "DEFINITION", "STATUS", "AWAITING", "VERSION", "STARTED", "CHANGED"], &rows);
+    if token.is_some() {
+        output.note(&format!("there are more; --limit {} shows them", limit.saturating_mul(10)));
+    }
+    Ok(())
+}
+
+fn path(args: &SagaArgs, tail: &str) -> String {
+    let mut query = Query::default();
+    query.add("definition", Some(args.definition.clone()));
+    format!("/admin/sagas/{}{tail}{}", args.id, query.0)
+}
+
+async fn show(args: &SagaArgs, place: &Place, output: &Output) -> anyhow::Result<()> {
+    let saga = place.admin(&args.remote)?.get(&path(args, "")).await?;
+    print(&saga, output);
+    Ok(())
+}
+
+fn print(saga: &Value, output: &Output) {
+    if output.json {
+        return output.value(saga);
+    }
+    match saga["text"].as_str() {
+        Some(timeline) => output.text(timeline),
+        // Quarantined: there is no state, only what was written.
+        None => {
+            output.line(&format!("{}/{} {}", text(&saga["definition"]), saga["id"], text(&saga["status"])));
+            for entry in saga["history"].as_array().into_iter().flatten() {
+                for line in entry["texts"].as_array().into_iter().flatten() {
+                    output.line(&format!("  {}  {}", text(&entry["at"]), text(line)));
+                }
+            }
+        }
+    }
+}
+
+async fn watch(args: &SagaArgs, place: &Place, output: &Output) -> anyhow::Result<()> {
+    let admin = place.admin(&args.remote)?;
+    let each = |data: &str| {
+        if output.json {
+            return output.line(data);
+        }
+        let transition: Value = serde_json::from_str(data).unwrap_or_default();
+        for line in transition["texts"].as_array().into_iter().flatten() {
+            output.line(&format!("{:>4}  {}", text(&transition["version"]), text(line)));
+        }
+    };
+    admin.follow(&path(args, "/events"), each).await
+}
+
+async fn operate(
+    verb: &str,
+    steer: &SteerArgs,
+    status: Option<&str>,
+    place: &Place,
+    output: &Output,
+) -> anyhow::Result<()> {
+    let mut body = json!({ "reason": steer.reason });
+    if let Some(version) = steer.version {
+        body["version"] = version.into();
+    }
+    if let Some(status) = status {
+        body["status"] = status.into();
+    }
+    let remote: &Remote = &steer.saga.remote;
+    let row =
+        place.admin(remote)?.post(&path(&steer.saga, &format!("/{verb}")), &body).await.context(verb.to_owned())?;
+    if output.json {
+        output.value(&row);
+    } else {
+        let (id, status, version) = (text(&row["id"]), text(&row["status"]), text(&row["version"]));
+        output.line(&format!("{id} is {status}, version {version}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_carries_whatever_was_typed() {
+        let mut query = Query::default();
+        query.add("state", Some("RUNNING,STUCK".into()));
+        query.add("step", None);
+        query.add("definition", Some("a&b=c d".into()));
+        assert_eq!(query.0, "?state=RUNNING%2CSTUCK&definition=a%26b%3Dc%20d");
+    }
+}

@@ -1,0 +1,210 @@
+//! Every setting of the binary. `config.default.toml` is their documentation, compiled in and tested to be the defaults.
+
+mod layers;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use layers::ConfigError;
+
+use crate::args::{Common, UpArgs};
+
+/// The commented defaults.
+pub const DEFAULTS: &str = include_str!("config.default.toml");
+
+/// All settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The folder with the databases.
+    pub data: PathBuf,
+    /// Where customers connect.
+    pub listen: SocketAddr,
+    /// Where the services' gRPC listens; nothing: the port after `listen`, this machine only.
+    pub internal_listen: Option<SocketAddr>,
+    /// Where operators connect; nothing: the second port after `listen`, this machine only.
+    pub admin_listen: Option<SocketAddr>,
+    /// How long a shutdown waits for open requests, in seconds.
+    pub drain_s: u64,
+    /// What is logged.
+    pub log: Log,
+    /// The databases.
+    pub sqlite: Sqlite,
+    /// The bus in process.
+    pub bus: Bus,
+    /// See [`account::Config`].
+    pub account: account::Config,
+    /// See [`product::Config`].
+    pub product: product::Config,
+    /// See [`payment::Config`].
+    pub payment: payment::Config,
+    /// See [`purchase::Config`].
+    pub purchase: purchase::Config,
+    /// See [`orchestrator::Config`].
+    pub orchestrator: orchestrator::Config,
+}
+
+/// What is logged, to standard error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Which events: a level, or levels by module.
+    pub filter: String,
+    /// How.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How the files are opened; see `saga_adapters::sqlite::Options`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sqlite {
+    /// Reader threads per file.
+    pub readers: usize,
+    /// Writes in one transaction.
+    pub max_batch: usize,
+    /// The log is copied back into the file at this many pages of 4 KiB.
+    pub checkpoint_pages: u32,
+    /// No file may grow over this many pages; nothing: no limit but the disk's.
+    pub max_pages: Option<u32>,
+}
+
+/// The bus in process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bus {
+    /// Records that may wait in one queue; what finds it full is dropped and sent again later.
+    pub queue: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("data"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            internal_listen: None,
+            admin_listen: None,
+            drain_s: 10,
+            log: Log::default(),
+            sqlite: Sqlite::default(),
+            bus: Bus::default(),
+            account: account::Config::default(),
+            product: product::Config::default(),
+            payment: payment::Config::default(),
+            purchase: purchase::Config::default(),
+            orchestrator: orchestrator::Config::default(),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl Default for Sqlite {
+    fn default() -> Self {
+        let options = saga_adapters::sqlite::Options::default();
+        Self {
+            readers: options.readers,
+            max_batch: options.max_batch,
+            checkpoint_pages: options.checkpoint_pages,
+            max_pages: options.max_pages,
+        }
+    }
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self { queue: 20_000 }
+    }
+}
+
+impl Config {
+    /// Defaults ← file ← environment ← command line.
+    ///
+    /// # Errors
+    /// The first setting that is not one, by key and source.
+    pub fn load(common: &Common, up: &UpArgs) -> Result<Self, ConfigError> {
+        let file = common.config.clone().or_else(|| layers::variable("SAGA_CONFIG").map(PathBuf::from));
+        let mut config: Self = layers::layered(file.as_deref(), layers::environment())?;
+        if let Some(data) = &common.data {
+            config.data.clone_from(data);
+        }
+        config.listen = up.listen.unwrap_or(config.listen);
+        config.internal_listen = up.internal_listen.or(config.internal_listen);
+        config.admin_listen = up.admin_listen.or(config.admin_listen);
+        Ok(config)
+    }
+
+    /// How a file is opened.
+    pub fn options(&self) -> saga_adapters::sqlite::Options {
+        saga_adapters::sqlite::Options {
+            readers: self.sqlite.readers,
+            max_batch: self.sqlite.max_batch,
+            checkpoint_pages: self.sqlite.checkpoint_pages,
+            max_pages: self.sqlite.max_pages,
+            ..saga_adapters::sqlite::Options::default()
+        }
+    }
+
+    /// The settings as a file.
+    ///
+    /// # Errors
+    /// When one cannot be written as TOML.
+    pub fn print(&self) -> anyhow::Result<String> {
+        Ok(toml::to_string_pretty(self)?)
+    }
+}
+
+/// The admin API's token from the environment.
+pub(crate) fn admin_token() -> Option<String> {
+    layers::variable("SAGA_ADMIN_TOKEN")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use toml::{Table, Value};
+
+    use super::*;
+
+    #[test]
+    fn the_commented_default_file_is_the_defaults() {
+        assert_eq!(toml::from_str::<Config>(DEFAULTS).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_commented_default_file_shows_every_key() {
+        // A key that has no default is shown as a comment.
+        let shown = DEFAULTS.lines().map(|line| line.trim_start_matches(['#', ' ']));
+        let shown: Vec<&str> = shown.filter_map(|line| line.split_once(" = ").map(|(key, _)| key)).collect();
+        let all = Table::try_from(Config::default()).unwrap();
+        fn keys(table: &Table, found: &mut Vec<String>) {
+            for (key, value) in table {
+                match value {
+                    Value::Table(below) => keys(below, found),
+                    _ => found.push(key.clone()),
+                }
+            }
+        }
+        let mut found = vec!["internal_listen".to_owned(), "admin_listen".to_owned(), "max_pages".to_owned()];
+        keys(&all, &mut found);
+        for key in found {
+            assert!(shown.contains(&key.as_str()), "config.default.toml does not show `{key}`");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! `saga up`: every service, every adapter and every listener of the embedded profile, connected in one process.
+//!
+//! ```text
+//!   settings ─► folder held ─► listeners bound ─► files opened ─► services built ─► loops ─► ready
+//!   stop ─► not ready ─► no new connections, streams end ─► open requests end ─► loops end ─► files closed ─► folder free
+//! ```
+//!
+//! Promised: nothing is global, two shops run in one process; a stop at any point loses nothing, like a kill.
+
+mod admin;
+mod catalogue;
+pub mod folder;
+mod listeners;
+mod services;
+mod walkthrough;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chassis::health::Health;
+use chassis::http::HttpLimits;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cli::output::Output;
+use crate::config::{Config, LogFormat};
+use crate::remote::RunFile;
+use folder::Folder;
+use listeners::Listeners;
+use services::Services;
+
+pub(crate) use services::create_account;
+
+/// After the listeners have drained, loops and files get this long: a unit of work takes milliseconds.
+const LOOPS_END_WITHIN: Duration = Duration::from_secs(10);
+
+/// A whole shop that is running.
+pub struct Shop {
+    /// Where customers connect.
+    pub public_addr: SocketAddr,
+    /// Where the services' gRPC listens.
+    pub internal_addr: SocketAddr,
+    /// Where operators connect.
+    pub admin_addr: SocketAddr,
+    /// For the admin listener; in the run file, too.
+    pub admin_token: String,
+    /// The data folder.
+    pub data: PathBuf,
+    /// Whether nobody has an account yet.
+    pub empty: bool,
+    health: Health,
+    /// Ends listeners and streams.
+    closing: CancellationToken,
+    /// Ends the loops.
+    stop: CancellationToken,
+    /// Cancelled when a part that all depends on has ended by itself.
+    failed: CancellationToken,
+    listeners: TaskTracker,
+    loops: TaskTracker,
+    services: Services,
+    folder: Folder,
+}
+
+impl Shop {
+    /// Starts a shop. When this answers it takes purchases.
+    ///
+    /// # Errors
+    /// Whatever stands in the way, in words that say what to do.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let definitions = services::definitions(&config)?;
+        let folder = Folder::hold(&config.data)?;
+        let listeners = Listeners::bind(&config).await?;
+        let (closing, stop, failed) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let (loops, serving) = (TaskTracker::new(), TaskTracker::new());
+        let health = Health::default();
+        let token = token()?;
+        let core = services::Core {
+            config: config.clone(),
+            definitions,
+            closing: closing.clone(),
+            stop: stop.clone(),
+            failed: failed.clone(),
+            loops: loops.clone(),
+            health: health.clone(),
+            token: blake3::hash(token.as_bytes()),
+        };
+        let mut services = Services::build(core, &folder).await?;
+        let [public_addr, internal_addr, admin_addr] =
+            [&listeners.public, &listeners.internal, &listeners.admin].map(TcpListener::local_addr);
+        let (public_addr, internal_addr, admin_addr) = (public_addr?, internal_addr?, admin_addr?);
+        let empty = services.is_empty().await?;
+        let http = |address: SocketAddr| format!("http://{address}");
+        folder.announce(&RunFile {
+            pid: std::process::id(),
+            public: http(public_addr),
+            internal: http(internal_addr),
+            admin: http(admin_addr),
+            token: token.clone(),
+        })?;
+        let limits = HttpLimits { drain: Duration::from_secs(config.drain_s), ..HttpLimits::default() };
+        let routers = services.routers()?;
+        serving.spawn(chassis::http::serve(listeners.public, routers.public, limits, closing.clone()));
+        serving.spawn(chassis::http::serve(listeners.internal, routers.internal, limits, closing.clone()));
+        serving.spawn(chassis::http::serve(listeners.admin, routers.admin, limits, closing.clone()));
+        health.set("shop", Ok(()));
+        Ok(Self {
+            public_addr,
+            internal_addr,
+            admin_addr,
+            admin_token: token,
+            data: config.data,
+            empty,
+            health,
+            closing,
+            stop,
+            failed,
+            listeners: serving,
+            loops,
+            services,
+            folder,
+        })
+    }
+
+    /// Returns when a part that all depends on has ended by itself; it is in the log.
+    pub async fn failure(&self) {
+        self.failed.cancelled().await;
+    }
+
+    /// Stops: not ready, no new connections, open requests end, loops end, files are closed.
+    pub async fn stop(self) {
+        self.health.set("shop", Err("it is stopping".to_owned()));
+        self.closing.cancel();
+        self.listeners.close();
+        self.listeners.wait().await;
+        self.stop.cancel();
+        self.loops.close();
+        if tokio::time::timeout(LOOPS_END_WITHIN, self.loops.wait()).await.is_err() {
+            tracing::warn!("some loops did not end; what they held is taken up at the next start");
+        }
+        if tokio::time::timeout(LOOPS_END_WITHIN, self.services.close()).await.is_err() {
+            tracing::warn!("some files are still being written; that is finished before the process ends");
+        }
+        self.folder.withdraw();
+    }
+}
+
+/// 256 random bits as text: lasts as long as the process.
+fn token() -> anyhow::Result<String> {
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Runs a shop until a signal, or until it fails.
+///
+/// # Errors
+/// When it cannot start, or a part ended by itself.
+pub fn run(config: Config, output: &Output) -> anyhow::Result<()> {
+    log(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(until_signal(config, output));
+    // Whatever still runs (a listing that nobody waits for) ends with the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn until_signal(config: Config, output: &Output) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let first_is_admin = config.account.first_account_is_admin;
+    let shop = Shop::start(config).await?;
+    output.text(&walkthrough::text(&shop, first_is_admin));
+    let failed = tokio::select! {
+        _ = interrupt.recv() => false,
+        _ = terminate.recv() => false,
+        () = shop.failure() => true,
+    };
+    output.note("stopping: open requests are finished first (again to stop at once)");
+    tokio::select! {
+        () = shop.stop() => {}
+        _ = interrupt.recv() => output.note("stopped at once; what was on its way goes on at the next start"),
+        _ = terminate.recv() => output.note("stopped at once; what was on its way goes on at the next start"),
+    }
+    anyhow::ensure!(!failed, "a part of the shop ended by itself; the reason is in the log");
+    Ok(())
+}
+
+/// Logging, to standard error.
+fn log(config: &Config) -> anyhow::Result<()> {
+    use tracing_subscriber::EnvFilter;
+    let filter =
+        EnvFilter::try_new(&config.log.filter).with_context(|| format!("log.filter {:?}", config.log.filter))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let installed = match config.log.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    installed.map_err(|error| anyhow::anyhow!("logging cannot be installed: {error}"))
+}

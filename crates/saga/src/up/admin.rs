@@ -1,0 +1,148 @@
+//! The admin listener: who may come in, and the routes that need all services at once.
+//!
+//! In comes who has the run file's token (whoever can read the data folder) or an access token with the operator or
+//! admin role. Everything else is refused before it reaches a route.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Extension, Json, Router};
+use chassis::auth::{Role, Verifier};
+use chassis::json::Valid;
+use chassis::problem::{Code, Problem};
+use garde::Validate;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::check::rules::Wanted;
+
+/// Makes accounts with rights.
+#[async_trait]
+pub(crate) trait Accounts: Send + Sync + 'static {
+    /// Makes one, or gives the role to one that exists, whose password then stays.
+    async fn create(&self, email: String, password: String, role: Role) -> Result<(), Problem>;
+}
+
+/// What the routes here need.
+#[derive(Clone)]
+pub(crate) struct AdminState {
+    /// Of the token in the run file.
+    pub(crate) token: blake3::Hash,
+    /// Of access tokens.
+    pub(crate) verifier: Verifier,
+    /// Where the books are.
+    pub(crate) data: PathBuf,
+    /// Who makes accounts.
+    pub(crate) accounts: Arc<dyn Accounts>,
+    /// One check at a time: it reads everything.
+    pub(crate) checking: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What the caller may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Rights(Role);
+
+/// All admin routes behind the door.
+pub(crate) fn router(orchestrator: Router, state: AdminState) -> Router {
+    let own = Router::new()
+        .route("/admin/check", post(check))
+        .route("/admin/accounts", post(create_account))
+        .with_state(state.clone());
+    orchestrator.merge(own).layer(from_fn_with_state(state, door))
+}
+
+async fn door(State(state): State<AdminState>, mut request: Request, next: Next) -> Response {
+    match who(&state, &request) {
+        Ok((name, role)) => {
+            request.extensions_mut().insert(orchestrator::http::Operator(name));
+            request.extensions_mut().insert(Rights(role));
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn who(state: &AdminState, request: &Request) -> Result<(String, Role), Problem> {
+    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let token = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let token = token.map_or("", |(_, token)| token.trim());
+    // Hashes are compared in constant time.
+    if blake3::hash(token.as_bytes()) == state.token {
+        return Ok(("local".to_owned(), Role::Admin));
+    }
+    let identity = state.verifier.verify(token).map_err(Problem::from)?;
+    match identity.role {
+        Role::Operator | Role::Admin => Ok((format!("account {}", identity.customer_id), identity.role)),
+        Role::Customer => Err(Problem::new(Code::Forbidden, "this needs the operator or the admin role")),
+    }
+}
+
+#[derive(Deserialize, Validate, Default)]
+#[serde(deny_unknown_fields, default)]
+struct CheckBody {
+    #[garde(skip)]
+    settled: bool,
+    #[garde(skip)]
+    expect_completed: u64,
+    #[garde(skip)]
+    expect_compensated: u64,
+}
+
+async fn check(State(state): State<AdminState>, Valid(body): Valid<CheckBody>) -> Result<Response, Problem> {
+    let Ok(_one) = state.checking.clone().try_lock_owned() else {
+        return Err(Problem::new(Code::Conflict, "a check is running already"));
+    };
+    let CheckBody { settled, expect_completed, expect_compensated } = body;
+    let wanted = Wanted { settled, completed: expect_completed, compensated: expect_compensated };
+    let checked = tokio::task::spawn_blocking(move || crate::check::check(&state.data, wanted)).await;
+    let failed = |detail: String| {
+        tracing::error!(detail, "the check failed");
+        Problem::new(Code::InternalError, "the books could not be read; the reason is in the log")
+    };
+    let report = checked.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(format!("{e:#}")))?;
+    Ok(Json(report).into_response())
+}
+
+#[derive(Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+struct AccountBody {
+    #[garde(email, length(max = 254))]
+    email: String,
+    #[garde(length(chars, min = 8, max = 128))]
+    password: String,
+    #[garde(custom(lawful_role))]
+    role: String,
+}
+
+fn lawful_role(role: &str, (): &()) -> garde::Result {
+    role_of(role).map(|_| ()).ok_or_else(|| garde::Error::new("must be OPERATOR or ADMIN"))
+}
+
+fn role_of(text: &str) -> Option<Role> {
+    match text {
+        "OPERATOR" => Some(Role::Operator),
+        "ADMIN" => Some(Role::Admin),
+        _ => None,
+    }
+}
+
+async fn create_account(
+    State(state): State<AdminState>,
+    Extension(Rights(rights)): Extension<Rights>,
+    Valid(body): Valid<AccountBody>,
+) -> Result<Response, Problem> {
+    if rights != Role::Admin {
+        return Err(Problem::new(Code::Forbidden, "this needs the admin role"));
+    }
+    let role = role_of(&body.role).unwrap_or(Role::Operator);
+    let view = json!({ "email": body.email, "role": body.role });
+    state.accounts.create(body.email, body.password, role).await?;
+    Ok((StatusCode::CREATED, Json(view)).into_response())
+}

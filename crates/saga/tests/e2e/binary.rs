@@ -1,0 +1,234 @@
+//! The real binary as people run it: what it says when it starts, when it cannot, and when it stops.
+
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use saga::remote::RunFile;
+use tempfile::TempDir;
+
+use crate::town::{PATIENCE, Person, eventually};
+
+/// The binary under test: `SAGA_BIN`, or the one that was built with the tests.
+pub fn binary() -> PathBuf {
+    std::env::var_os("SAGA_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_saga")), PathBuf::from)
+}
+
+/// The binary on a data folder, with cheap password hashes.
+pub fn saga(data: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.env("SAGA_DATA", data).env("SAGA_ACCOUNT__PASSWORD_MEMORY_KIB", "64");
+    command.env("SAGA_ACCOUNT__PASSWORD_PASSES", "1").env("SAGA_LOG__FILTER", "warn");
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs the binary to its end.
+pub fn run(data: &Path, args: &[&str]) -> Output {
+    saga(data).args(args).output().unwrap()
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A shop in a process of its own; killed when dropped.
+pub struct Process {
+    child: Child,
+    pub run: RunFile,
+}
+
+impl Process {
+    /// Starts a shop on any port and waits until it is ready.
+    pub async fn start(data: &Path) -> Self {
+        Self::start_with(data, &["--listen", "127.0.0.1:0"]).await
+    }
+
+    pub async fn start_with(data: &Path, args: &[&str]) -> Self {
+        let child = saga(data).args(args).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let pid = child.id();
+        let run = eventually("the shop announces itself", || async {
+            RunFile::read(data).ok().flatten().filter(|run| run.pid == pid)
+        });
+        Self { run: run.await, child }
+    }
+
+    pub fn nobody(&self) -> Person {
+        Person::at(&self.run.public)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Its exit code and what it said on standard output.
+    fn end(&mut self) -> (Option<i32>, String) {
+        let limit = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < limit, "the shop does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut said = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        (self.child.wait().unwrap().code(), said)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shop_says_where_it_is_and_a_signal_ends_it_with_zero() {
+    for signal in ["TERM", "INT"] {
+        let data = TempDir::new().unwrap();
+        let mut process = Process::start(data.path()).await;
+        let ready = run(data.path(), &["healthcheck"]);
+        assert!(ready.status.success(), "{}", stderr(&ready));
+        process.signal(signal);
+        let (code, said) = process.end();
+        assert_eq!(code, Some(0));
+        assert!(said.contains(&process.run.public) && said.contains("curl"), "{said}");
+        assert!(said.contains("first one that registers becomes the administrator"), "{said}");
+        assert!(RunFile::read(data.path()).unwrap().is_none(), "the announcement is taken back");
+        let gone = run(data.path(), &["healthcheck"]);
+        assert_eq!(gone.status.code(), Some(1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p17_a_term_under_load_drains_and_what_was_accepted_exists() {
+    let data = TempDir::new().unwrap();
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let args = ["--listen", &listen, "--internal-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let mut process = Process::start_with(data.path(), &args).await;
+    let load = saga(data.path())
+        .args(["load", "--json", "--url", &process.run.public, "--clients", "8", "--duration", "4s", "--no-check"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the load has begun", || async {
+        let answer = run(data.path(), &["sagas", "list", "--json", "--limit", "20"]);
+        (stdout(&answer).matches("\"id\"").count() >= 20).then_some(())
+    })
+    .await;
+    process.signal("TERM");
+    assert_eq!(process.end().0, Some(0));
+    let _again = Process::start_with(data.path(), &args).await;
+    let report = load.wait_with_output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!((&report["lost"], &report["unexpected"]), (&0.into(), &0.into()), "{report}");
+    let server_errors = report["error_kinds"].as_object().into_iter().flatten().find(|(kind, _)| kind.starts_with('5'));
+    assert!(server_errors.is_none(), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_port_is_named_with_what_to_do() {
+    let data = TempDir::new().unwrap();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    let output = run(data.path(), &["up", "--listen", &address]);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(message.contains(&address) && message.contains("taken") && message.contains("--listen"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_in_use_is_named_with_its_holder() {
+    let data = TempDir::new().unwrap();
+    let first = Process::start(data.path()).await;
+    let second = run(data.path(), &["--listen", "127.0.0.1:0"]);
+    let message = stderr(&second);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(message.contains(&first.run.pid.to_string()) && message.contains("--data"), "{message}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let output = run(Path::new("/dev/null/data"), &["--listen", "127.0.0.1:0"]);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(message.contains("/dev/null/data") && message.contains("--data"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_and_foreign_files_are_refused_by_name_and_left_alone() {
+    let data = TempDir::new().unwrap();
+    Process::start(data.path()).await.kill();
+    let refused = |name: &str, bytes: &[u8]| {
+        let path = data.path().join(name);
+        let kept = std::fs::read(&path).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        let output = run(data.path(), &["--listen", "127.0.0.1:0"]);
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains(name), "{message}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes, "the file was changed");
+        std::fs::write(&path, kept).unwrap();
+        message
+    };
+    assert!(refused("order.db", b"this is a letter to my aunt, not a database").contains("not a SQLite database"));
+    // Another service's file in its place.
+    for name in ["payment.db-wal", "payment.db-shm", "order.db-wal", "order.db-shm"] {
+        drop(std::fs::remove_file(data.path().join(name)));
+    }
+    let damaged = {
+        let mut bytes = std::fs::read(data.path().join("product.db")).unwrap();
+        let middle = bytes.len() / 2;
+        bytes.truncate(middle);
+        bytes
+    };
+    if !damaged.is_empty() {
+        drop(std::fs::remove_file(data.path().join("product.db-wal")));
+        drop(std::fs::remove_file(data.path().join("product.db-shm")));
+        refused("product.db", &damaged);
+    }
+}
+
+#[test]
+fn every_verb_has_help_and_completions_are_printed() {
+    let data = TempDir::new().unwrap();
+    let verbs: [&[&str]; 9] = [
+        &[],
+        &["up"],
+        &["sagas", "list"],
+        &["dlq", "redrive"],
+        &["check"],
+        &["load"],
+        &["config", "print"],
+        &["admin", "create"],
+        &["healthcheck"],
+    ];
+    for verb in verbs {
+        let output = run(data.path(), &[verb, &["--help"]].concat());
+        assert!(output.status.success() && stdout(&output).contains("Usage"), "{verb:?}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(stdout(&run(data.path(), &["completions", shell])).contains("sagas"), "{shell}");
+    }
+    assert_eq!(run(data.path(), &["--listen", "127.0.0.1:1", "sagas", "list"]).status.code(), Some(2));
+    assert_eq!(run(data.path(), &["sags"]).status.code(), Some(2));
+}

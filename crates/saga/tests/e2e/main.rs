@@ -1,0 +1,14 @@
+//! The whole shop over HTTP: in this process, and the real binary as people run it.
+
+#![allow(clippy::unwrap_used, unreachable_pub, missing_docs, reason = "tests")]
+
+mod abuse;
+mod binary;
+mod configuration;
+mod crash;
+mod operators;
+mod purchases;
+mod readme;
+mod regressions;
+mod roles;
+mod town;

@@ -1,0 +1,278 @@
+//! A whole shop in this process, on ports of its own, and people who use it over HTTP.
+
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::HeaderValue;
+use hyper::{Method, StatusCode};
+use saga::check::report::Report;
+use saga::check::rules::Wanted;
+use saga::config::Config;
+use saga::remote::{Admin, Answer, Connection, Endpoint};
+use saga::sse::Lines;
+use saga::up::Shop;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+/// Longer than anything here takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A shop and its first account, the administrator.
+pub struct Town {
+    shop: Option<Shop>,
+    config: Config,
+    folder: TempDir,
+    pub admin: Person,
+}
+
+/// Somebody with (or without) an account.
+#[derive(Clone)]
+pub struct Person {
+    pub endpoint: Endpoint,
+    pub token: String,
+    pub refresh: String,
+    pub email: String,
+}
+
+/// Settings for tests: any port, cheap password hashes, in a folder of its own.
+pub fn settings(data: &Path) -> Config {
+    let mut config = Config { data: data.to_owned(), listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+    config.account.password_memory_kib = 64;
+    config.account.password_passes = 1;
+    config.drain_s = 2;
+    config
+}
+
+impl Town {
+    pub async fn open() -> Self {
+        Self::open_with(|_| {}).await
+    }
+
+    pub async fn open_with(change: impl FnOnce(&mut Config)) -> Self {
+        let folder = TempDir::new().unwrap();
+        let mut config = settings(folder.path());
+        change(&mut config);
+        let shop = Shop::start(config.clone()).await.unwrap();
+        let nobody = Person::nobody(&shop);
+        let admin = nobody.register("admin@example.com").await;
+        Self { shop: Some(shop), config, folder, admin }
+    }
+
+    pub fn shop(&self) -> &Shop {
+        self.shop.as_ref().unwrap()
+    }
+
+    pub fn data(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn nobody(&self) -> Person {
+        Person::nobody(self.shop())
+    }
+
+    pub async fn customer(&self, name: &str) -> Person {
+        self.nobody().register(&format!("{name}@example.com")).await
+    }
+
+    /// Stops the shop and starts it again on the same folder, perhaps with other settings. Tokens stay valid.
+    pub async fn reopen_with(&mut self, change: impl FnOnce(&mut Config)) {
+        self.close().await;
+        change(&mut self.config);
+        let shop = Shop::start(self.config.clone()).await.unwrap();
+        self.admin.endpoint = Person::nobody(&shop).endpoint;
+        self.shop = Some(shop);
+    }
+
+    pub async fn close(&mut self) {
+        if let Some(shop) = self.shop.take() {
+            shop.stop().await;
+        }
+    }
+
+    pub fn admin_api(&self) -> Admin {
+        Admin::new(&format!("http://{}", self.shop().admin_addr), &self.shop().admin_token).unwrap()
+    }
+
+    pub fn admin_endpoint(&self) -> Endpoint {
+        Endpoint::parse(&format!("http://{}", self.shop().admin_addr)).unwrap()
+    }
+
+    pub async fn category(&self) -> u64 {
+        let body = json!({ "name": "Kitchen", "description": "For tea" });
+        created(&self.admin.post("/api/v1/categories", &body).await)
+    }
+
+    pub async fn product(&self, price: i64, inventory: i64) -> u64 {
+        let category = self.category().await;
+        created(&self.admin.post("/api/v1/products", &product(category, price, inventory)).await)
+    }
+
+    pub async fn inventory(&self, product: u64) -> i64 {
+        self.nobody().get(&format!("/api/v1/products/{product}")).await.body_json()["inventory"].as_i64().unwrap()
+    }
+
+    /// Waits until nothing is on its way, then checks the books.
+    pub async fn books(&self, completed: u64, compensated: u64) -> Report {
+        let wanted = Wanted { settled: true, completed, compensated };
+        let report = eventually("the books balance", || async {
+            let report = saga::check::check(self.data(), wanted).unwrap();
+            // What is on its way is no defect yet; everything else is.
+            let settling = report.found.iter().all(|violation| matches!(violation.invariant, 5 | 12));
+            assert!(settling, "{}", report.text());
+            (report.violations == 0).then_some(report)
+        });
+        report.await
+    }
+}
+
+/// A product as JSON.
+pub fn product(category: u64, price: i64, inventory: i64) -> Value {
+    json!({
+        "category_id": category, "name": "Cup", "brand_name": "Plain", "description": "Holds tea",
+        "price": price, "inventory": inventory,
+    })
+}
+
+/// The id in a 201.
+pub fn created(answer: &Answer) -> u64 {
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", String::from_utf8_lossy(&answer.body));
+    answer.body_json()["id"].as_u64().unwrap()
+}
+
+/// A purchase's body.
+pub fn cart(lines: &[(u64, i64)]) -> Value {
+    let items: Vec<Value> = lines.iter().map(|(id, n)| json!({ "product_id": id, "quantity": n })).collect();
+    json!({ "order_items": items, "payment": { "currency_code": "VND" } })
+}
+
+/// Tries until there is an answer.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(Instant::now() < limit, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub trait BodyJson {
+    fn body_json(&self) -> Value;
+    fn code(&self) -> String;
+    fn header(&self, name: &str) -> &str;
+}
+
+impl BodyJson for Answer {
+    fn body_json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// The problem's code.
+    fn code(&self) -> String {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{:?}", self.body);
+        self.body_json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+impl Person {
+    pub fn nobody(shop: &Shop) -> Self {
+        Self::at(&format!("http://{}", shop.public_addr))
+    }
+
+    pub fn at(url: &str) -> Self {
+        let endpoint = Endpoint::parse(url).unwrap();
+        Self { endpoint, token: String::new(), refresh: String::new(), email: String::new() }
+    }
+
+    pub async fn register(&self, email: &str) -> Self {
+        let body = json!({
+            "email": email, "password": "a long password", "first_name": "Mary", "last_name": "Godwin",
+            "address": "12 Lake Road", "phone_number": "1234567",
+        });
+        let answer = self.post("/api/v1/account/auth/register", &body).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", String::from_utf8_lossy(&answer.body));
+        self.with_tokens(email, &answer)
+    }
+
+    pub async fn login(&self, email: &str) -> Self {
+        let body = json!({ "email": email, "password": "a long password" });
+        let answer = self.post("/api/v1/account/auth/login", &body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", String::from_utf8_lossy(&answer.body));
+        self.with_tokens(email, &answer)
+    }
+
+    fn with_tokens(&self, email: &str, answer: &Answer) -> Self {
+        let tokens = answer.body_json();
+        let text = |name: &str| tokens[name].as_str().unwrap().to_owned();
+        Self {
+            endpoint: self.endpoint.clone(),
+            token: text("access_token"),
+            refresh: text("refresh_token"),
+            email: email.to_owned(),
+        }
+    }
+
+    fn bearer(&self) -> Option<HeaderValue> {
+        (!self.token.is_empty()).then(|| HeaderValue::from_str(&format!("Bearer {}", self.token)).unwrap())
+    }
+
+    pub async fn send(&self, method: Method, path: &str, extra: &[(&'static str, String)], body: Bytes) -> Answer {
+        let mut connection = Connection::new(&self.endpoint);
+        connection.send_with(method, path, self.bearer().as_ref(), extra, body).await.unwrap()
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], Bytes::new()).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, &[], Bytes::from(body.to_string())).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::PUT, path, &[], Bytes::from(body.to_string())).await
+    }
+
+    /// Buys; the purchase's id.
+    pub async fn buy(&self, lines: &[(u64, i64)]) -> u64 {
+        let answer = self.post("/api/v1/purchases", &cart(lines)).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", String::from_utf8_lossy(&answer.body));
+        answer.body_json()["id"].as_u64().unwrap()
+    }
+
+    /// The purchase when it has ended.
+    pub async fn ended(&self, purchase: u64) -> Value {
+        eventually("the purchase ends", || async {
+            let answer = self.get(&format!("/api/v1/purchases/{purchase}?wait=5s")).await;
+            let purchase = answer.body_json();
+            matches!(purchase["status"].as_str(), Some("COMPLETED" | "COMPENSATED")).then_some(purchase)
+        })
+        .await
+    }
+
+    /// Reads an event stream to its end: (id, event, data).
+    pub async fn events(&self, path: &str, resume_after: Option<&str>) -> (StatusCode, Vec<(String, String, Value)>) {
+        let mut connection = Connection::new(&self.endpoint);
+        let (mut lines, mut seen) = (Lines::default(), Vec::new());
+        let resume: Vec<(&'static str, String)> =
+            resume_after.map(|id| ("last-event-id", id.to_owned())).into_iter().collect();
+        let chunk = |bytes: &[u8]| {
+            lines.feed(bytes, |event| {
+                seen.push((event.id.to_owned(), event.name.to_owned(), serde_json::from_str(event.data).unwrap()));
+            });
+            true
+        };
+        let bearer = self.bearer();
+        let stream = connection.stream(path, bearer.as_ref(), &resume, || {}, chunk);
+        let status = tokio::time::timeout(PATIENCE, stream).await.expect("the stream ends").unwrap();
+        (status, seen)
+    }
+}
