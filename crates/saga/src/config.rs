@@ -128,7 +128,7 @@ impl Default for Sqlite {
 
 impl Default for Bus {
     fn default() -> Self {
-        Self { queue: 20_000 }
+        Self { queue: 8_192 }
     }
 }
 
