@@ -77,6 +77,7 @@ async fn guard(request: Request, next: Next) -> Response {
     response
 }
 
+#[expect(clippy::disallowed_methods, reason = "its connections are tracked by hyper-util's GracefulShutdown")]
 /// Serves until `stop`, then lets open requests end (at most `limits.drain`).
 pub fn serve(
     listener: TcpListener,

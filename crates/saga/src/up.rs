@@ -148,6 +148,7 @@ impl Shop {
 }
 
 /// 256 random bits as text: lasts as long as the process.
+#[expect(clippy::disallowed_methods, reason = "a secret")]
 fn token() -> anyhow::Result<String> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;

@@ -206,6 +206,7 @@ impl Core {
 }
 
 /// What is published before a group has subscribed is not for it, so starts wait for that.
+#[expect(clippy::disallowed_methods, reason = "a start with a limit, before anything runs")]
 async fn subscribed(bus: &InProcBus, participants: &[Arc<dyn Participant>]) -> anyhow::Result<()> {
     let limit = Instant::now() + SUBSCRIBED_WITHIN;
     let mut groups: Vec<&str> = participants.iter().map(|participant| participant.group()).collect();

@@ -44,7 +44,9 @@ fn timeless(line: &str) -> String {
     };
     let long = |word: &str| word.len() > 9 && word.bytes().all(|byte| byte.is_ascii_digit());
     let parts = line.split_inclusive(|c: char| !c.is_ascii_alphanumeric());
-    parts.map(|part| if long(part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric())) { "ID " } else { part }).collect()
+    parts
+        .map(|part| if long(part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric())) { "ID " } else { part })
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
