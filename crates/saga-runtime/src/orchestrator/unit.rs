@@ -307,7 +307,10 @@ impl Orchestrator {
                 stats.late_replies.inc();
                 saga.into_iter().for_each(|saga| self.repeat_if_old(saga, out));
             }
-            Rejection::NothingDue => self.timers.set(&item.key, saga.and_then(Saga::wake_at)),
+            Rejection::NothingDue => {
+                let now = self.context.clock.now();
+                self.timers.set(&item.key, saga.and_then(|saga| saga.wake_after(now)));
+            }
             Rejection::Corrupt(error) => {
                 tracing::error!(key = %item.key, %error, "saga quarantined; see `saga sagas show`");
                 stats.quarantined.inc();
