@@ -81,13 +81,11 @@ fn misfit(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
         return malformed(cause);
     }
     let detail = cause.to_string();
-    let mut at = pointer(&error.path().to_string().replace('?', ""));
-    // A missing or unknown field is told of the object that lacks or has it.
-    if let Some(field) = detail.split('`').nth(1).filter(|_| detail.contains("field `"))
-        && !at.ends_with(&format!("/{field}"))
-    {
-        at.push('/');
-        at.push_str(field);
+    let mut at = pointer_to(error.path());
+    // A missing or doubled field is told of its object; everything else of the value that is wrong.
+    let told_of = ["missing field `", "duplicate field `"].iter().find_map(|start| detail.strip_prefix(start));
+    if let Some(field) = told_of.and_then(|rest| rest.split('`').next()) {
+        push(&mut at, field);
     }
     invalid(vec![(at, detail)])
 }
@@ -100,13 +98,33 @@ fn findings(report: &garde::Report) -> Vec<(String, String)> {
     report.iter().map(|(path, error)| (pointer(&path.to_string()), error.message().to_string())).collect()
 }
 
+/// The value that could not be read, exactly: a key may hold every character.
+fn pointer_to(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut out = String::from("#");
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => push(&mut out, &index.to_string()),
+            Segment::Map { key } => push(&mut out, key),
+            Segment::Enum { variant } => push(&mut out, variant),
+            Segment::Unknown => {}
+        }
+    }
+    out
+}
+
+/// One step further (RFC 6901, section 3).
+fn push(pointer: &mut String, part: &str) {
+    pointer.push('/');
+    pointer.push_str(&part.replace('~', "~0").replace('/', "~1"));
+}
+
 /// `order_items[0].quantity` → `#/order_items/0/quantity`.
 fn pointer(path: &str) -> String {
     let mut out = String::from("#");
     let path = if path == "." { "" } else { path };
     for part in path.split(['.', '[', ']']).filter(|p| !p.is_empty()) {
-        out.push('/');
-        out.push_str(part);
+        push(&mut out, part);
     }
     out
 }
