@@ -32,7 +32,7 @@ use folder::Folder;
 use listeners::Listeners;
 use services::Services;
 
-pub(crate) use services::create_account;
+pub(crate) use services::{create_account, definitions};
 
 /// After the listeners have drained, loops and files get this long: a unit of work takes milliseconds.
 const LOOPS_END_WITHIN: Duration = Duration::from_secs(10);

@@ -59,8 +59,8 @@ pub(super) struct Routers {
     pub(super) admin: Router,
 }
 
-/// The definition files in force.
-pub(super) fn definitions(config: &Config) -> Result<Arc<Definitions>, ConfigError> {
+/// The definition files in force; with them whatever else only shows when settings are seen together.
+pub(crate) fn definitions(config: &Config) -> Result<Arc<Definitions>, ConfigError> {
     let wrong = |detail: String| ConfigError::Value { key: "orchestrator.definitions".to_owned(), detail };
     let loaded = orchestrator::load_definitions(&config.orchestrator.definitions);
     let definitions = loaded.map_err(|error| wrong(error.to_string()))?;
