@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use saga_core::protocol::{Cancel, Start};
-use saga_core::{Decision, Definition, Effect, Event, Input, Rejection, Saga, SagaKey, Status, Verb};
+use saga_core::state::Phase;
+use saga_core::{Decision, Definition, Effect, Event, Input, Name, Op, Rejection, Saga, SagaKey, Status, Verb};
 use saga_core::{decide, outstanding, replay, results};
 use tokio::sync::oneshot;
 
@@ -271,9 +272,11 @@ impl Orchestrator {
                 let poison = Poison::Unhandled { attempts: 1, detail: rejection.to_string() };
                 out.messages.extend(item.delivery.as_ref().map(|d| self.bury(d, &poison)));
             }
-            Rejection::NotAwaited { .. } => {
+            Rejection::NotAwaited { step, op } => {
                 stats.late_replies.inc();
-                saga.into_iter().for_each(|saga| self.repeat_if_old(saga, out));
+                // An answer to what is out shows that it was not lost. Sent again it would bring the same answer again:
+                // without end, where that is the stored refusal of a step that is stuck.
+                saga.into_iter().filter(|s| !is_out(s, step, *op)).for_each(|saga| self.repeat_if_old(saga, out));
             }
             Rejection::NothingDue => {
                 let now = self.context.clock.now();
@@ -403,6 +406,14 @@ impl Orchestrator {
                 _ => {}
             }
         }
+    }
+}
+
+fn is_out(saga: &Saga, step: &Name, op: Op) -> bool {
+    match saga.step(step.as_str()).map(|s| &s.phase) {
+        Some(Phase::Doing { .. }) => op == Op::Do,
+        Some(Phase::Undoing { .. }) => op == Op::Undo,
+        _ => false,
     }
 }
 
