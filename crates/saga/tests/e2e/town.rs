@@ -220,7 +220,7 @@ impl Person {
         }
     }
 
-    fn bearer(&self) -> Option<HeaderValue> {
+    pub fn bearer(&self) -> Option<HeaderValue> {
         (!self.token.is_empty()).then(|| HeaderValue::from_str(&format!("Bearer {}", self.token)).unwrap())
     }
 
