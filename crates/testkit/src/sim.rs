@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rng::Rng;
+use tokio::sync::Notify;
 use weather::Weather;
 
 pub use world::World;
@@ -75,6 +76,11 @@ pub struct Sim {
     record: Mutex<Record>,
     traced: bool,
     failed: AtomicBool,
+    /// Ordinary work takes less than so many ms.
+    pace: u64,
+    /// Moments of work until `trip` rings.
+    wire: Mutex<Option<u64>>,
+    trip: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -88,13 +94,18 @@ impl Sim {
     /// A world's beginning. To be called [`within`].
     #[expect(clippy::disallowed_methods, reason = "virtual time, the simulator's own")]
     pub fn new(seed: u64, traced: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let pace = [4, 4, 30, 200][usize::try_from(rng.below(4)).unwrap_or_default()];
         Self {
-            rng: Mutex::new(Rng::new(seed)),
+            rng: Mutex::new(rng),
             start: tokio::time::Instant::now(),
             weather: Mutex::new(Weather::CALM),
             record: Mutex::new(Record::default()),
             traced,
             failed: AtomicBool::new(false),
+            pace,
+            wire: Mutex::new(None),
+            trip: Notify::new(),
         }
     }
 
@@ -137,8 +148,27 @@ impl Sim {
     /// A moment of work: mostly none or little, in bad weather sometimes long. Every one is a place to crash.
     pub async fn work(&self) {
         let slow = self.weather().slow;
-        let ms = if self.chance(slow) { 20 + self.below(2_000) } else { self.below(4) };
-        self.sleep(ms).await;
+        let ms = if self.chance(slow) { 20 + self.below(2_000) } else { self.below(self.pace) };
+        let tripped = {
+            let mut wire = self.wire.lock();
+            *wire = wire.and_then(|left| left.checked_sub(1));
+            *wire == Some(0)
+        };
+        if tripped {
+            self.trip.notify_one();
+        }
+        self.sleep(ms.max(u64::from(tripped))).await;
+    }
+
+    /// Returns in the middle of somebody's work, after so many moments of it, or after `ms`: for disasters.
+    pub async fn tripped(&self, moments: u64, ms: u64) {
+        *self.wire.lock() = Some(moments);
+        tokio::select! {
+            biased;
+            () = self.trip.notified() => {}
+            () = self.sleep(ms) => {}
+        }
+        *self.wire.lock() = None;
     }
 
     /// Counts something.

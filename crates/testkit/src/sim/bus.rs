@@ -45,8 +45,26 @@ pub struct SimBus {
     state: Arc<Mutex<State>>,
 }
 
+/// What becomes of a record in a world that is told by hand.
+#[derive(Clone, Debug)]
+pub enum Fate {
+    /// What the weather says.
+    Weather,
+    /// It never arrives.
+    Lost,
+    /// It arrives twice.
+    Doubled,
+    /// It arrives so many ms later, and lets others pass.
+    Late(u64),
+    /// Its publisher hangs until this rings.
+    Held(Arc<Notify>),
+}
+
+type Tap = Box<dyn FnMut(&Message) -> Fate + Send>;
+
 #[derive(Default)]
 struct State {
+    tap: Option<Tap>,
     groups: BTreeMap<String, Group>,
     offset: u64,
     published: u64,
@@ -72,9 +90,9 @@ impl SimBus {
         self.state.lock().groups.values().all(|g| g.queue.is_empty() && g.uncommitted.is_empty())
     }
 
-    /// Puts a record where it belongs, past the weather: for worlds that are told by hand.
-    pub fn deliver(&self, message: &Message) {
-        self.enqueue(message, true);
+    /// Decides the fate of every record from here on.
+    pub fn tap(&self, fate: impl FnMut(&Message) -> Fate + Send + 'static) {
+        self.state.lock().tap = Some(Box::new(fate));
     }
 
     /// Messages that beget messages without end would be a storm.
@@ -86,27 +104,24 @@ impl SimBus {
         }
     }
 
-    fn enqueue(&self, message: &Message, surely: bool) {
+    fn fate(&self, message: &Message) -> Fate {
+        self.state.lock().tap.as_mut().map_or(Fate::Weather, |tap| tap(message))
+    }
+
+    fn enqueue(&self, message: &Message, fate: &Fate) {
         let weather = self.sim.weather();
         let mut state = self.state.lock();
         let State { groups, offset, .. } = &mut *state;
         for group in groups.values_mut().filter(|g| g.topics.contains(&message.topic)) {
-            if !surely && self.sim.chance(weather.loss) {
+            if matches!(fate, Fate::Lost) || self.sim.chance(weather.loss) {
                 self.sim.count("lost");
                 self.sim.note(|| format!("  lost: {}", label(message)));
                 continue;
             }
-            let twice = !surely && self.sim.chance(weather.duplicate);
+            let twice = matches!(fate, Fate::Doubled) || self.sim.chance(weather.duplicate);
             for _ in 0..=u8::from(twice) {
-                let delay = if self.sim.chance(weather.late) { self.sim.below(8_000) } else { self.sim.below(3) };
-                let mut ready = self.sim.elapsed() + delay;
-                if self.sim.chance(weather.reorder) {
-                    ready += self.sim.below(3_000);
-                } else {
-                    ready = ready.max(group.last.get(&message.key).copied().unwrap_or_default());
-                    group.last.insert(message.key.clone(), ready);
-                }
                 *offset += 1;
+                let ready = self.arrival(group, message, fate);
                 let position = Position { topic: message.topic.clone(), partition: 0, offset: *offset };
                 group.queue.insert((ready, *offset), Delivery { position, message: message.clone() });
             }
@@ -114,6 +129,21 @@ impl SimBus {
                 self.sim.count("doubled");
             }
             group.ring();
+        }
+    }
+
+    /// After the one before it of its key, unless the weather shuffles.
+    fn arrival(&self, group: &mut Group, message: &Message, fate: &Fate) -> u64 {
+        let (now, weather) = (self.sim.elapsed(), self.sim.weather());
+        let delay = if self.sim.chance(weather.late) { self.sim.below(8_000) } else { self.sim.below(3) };
+        match fate {
+            Fate::Late(ms) => now + ms,
+            _ if self.sim.chance(weather.reorder) => now + delay + self.sim.below(3_000),
+            _ => {
+                let last = group.last.entry(message.key.clone()).or_default();
+                *last = (now + delay).max(*last);
+                *last
+            }
         }
     }
 }
@@ -125,10 +155,14 @@ impl Bus for SimBus {
         let fails = self.sim.chance(self.sim.weather().publish_fails);
         let up_to = if fails { self.sim.below(messages.len() as u64 + 1) } else { messages.len() as u64 };
         for (message, _) in messages.iter().zip(0..up_to) {
+            let fate = self.fate(message);
+            if let Fate::Held(bell) = &fate {
+                bell.notified().await;
+            }
             self.sim.note(|| format!("publish {}  {}", label(message), String::from_utf8_lossy(&message.payload)));
             self.laws.published(message);
             self.count_message();
-            self.enqueue(message, false);
+            self.enqueue(message, &fate);
         }
         self.sim.work().await;
         if fails {

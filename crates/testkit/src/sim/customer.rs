@@ -36,7 +36,7 @@ impl Wish {
     pub fn draw(sim: &Sim, key: SagaKey, topic: Name) -> Self {
         let input = Json::of(&(1 + sim.below(4))).unwrap_or_default();
         let (at, every) = (sim.below(10_000), 2_000 + sim.below(10_000));
-        let cancel = sim.chance(250).then(|| at + sim.below(6_000));
+        let cancel = sim.chance(350).then(|| at + sim.below(6_000));
         Self { key, topic, input, at, every, cancel }
     }
 

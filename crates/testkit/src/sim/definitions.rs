@@ -40,7 +40,7 @@ pub fn participant_of(topic: &Name) -> usize {
 pub fn any(sim: &Sim, name: &str) -> Definition {
     let steps = shape(sim);
     let policy = |attempts| RetryPolicy { initial: 100, factor: 2.0, max: 3_000, attempts };
-    let attempts = |sim: &Sim| *sim.pick(&[0, 0, 4, 15]);
+    let attempts = |sim: &Sim| *sim.pick(&[0, 2, 4, 15]);
     let mut builder = Definition::builder(name, 1)
         .topics(name, "reply", &format!("{name}-result"))
         .timeout(*sim.pick(&[300, 1_000, 5_000]))

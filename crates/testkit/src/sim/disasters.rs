@@ -88,7 +88,7 @@ impl World {
     }
 
     /// `SIGKILL` of the orchestrator or, where there is but one process, of everything.
-    async fn crash(&mut self) {
+    pub async fn crash(&mut self) {
         self.sim.count("crashes");
         self.sim.note(|| "the orchestrator is killed".to_owned());
         if self.embedded {

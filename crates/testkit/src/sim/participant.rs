@@ -5,6 +5,7 @@
 //! the payment service.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -234,8 +235,8 @@ impl SimParticipant {
             for command in batch {
                 let key = BarrierKey { op: Op::Do, ..BarrierKey::of(command) };
                 let outcome = Outcome::refused(UNDONE_BEFORE_DO, "the step was undone before it ran");
-                if !tables.barrier.contains_key(&row_key(&key)) {
-                    tables.barrier.insert(row_key(&key), outcome.clone());
+                if let Entry::Vacant(row) = tables.barrier.entry(row_key(&key)) {
+                    row.insert(outcome.clone());
                     rows.push(BarrierRow { key, outcome });
                 }
             }

@@ -71,9 +71,9 @@ impl Weather {
             slow: any(10, 100),
             transient: any(10, 100),
             full: false,
-            fault: any(0, 10),
+            fault: any(5, 300),
             refuse: any(50, 200),
-            refuse_unlawfully: any(0, 30),
+            refuse_unlawfully: any(5, 60),
             retry: any(30, 200),
             unknown: any(50, 300),
         }

@@ -222,8 +222,13 @@ impl World {
         self.sim.note(|| format!("embedded: {}, {:?}, {:#?}", self.embedded, self.sim.weather(), self.wishes));
         self.start_all().await;
         self.open();
-        for _ in 0..2 + self.sim.below(12) {
-            self.sim.sleep(self.sim.below(4_000)).await;
+        for _ in 0..2 + self.sim.below(16) {
+            let wait = self.sim.below(4_000);
+            if self.sim.chance(300) {
+                self.sim.sleep(wait).await;
+            } else {
+                self.sim.tripped(1 + self.sim.below(60), wait).await;
+            }
             if self.sim.failed() {
                 return self.sim.report();
             }
