@@ -68,12 +68,51 @@ pub fn parse<T: DeserializeOwned + Validate<Context = ()>>(bytes: &[u8]) -> Resu
     if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[') {
         return Err(invalid(vec![("#".to_owned(), "must be an object, not a list".to_owned())]));
     }
+    refuse_nul(bytes)?;
     let mut text = serde_json::Deserializer::from_slice(bytes);
     let value: T = serde_path_to_error::deserialize(&mut text).map_err(|error| misfit(&error))?;
     text.end().map_err(|error| malformed(&error))?;
     value.validate().map_err(|report| invalid(findings(&report)))?;
     Ok(value)
 }
+
+/// The character that not every database can hold (PostgreSQL's text cannot): no honest text has it.
+fn refuse_nul(bytes: &[u8]) -> Result<(), Problem> {
+    const ESCAPED: &[u8] = br"\u0000";
+    if !bytes.windows(ESCAPED.len()).any(|window| window == ESCAPED) {
+        return Ok(());
+    }
+    // It may be text after an escaped backslash; what is no JSON is told of later, by whoever parses it.
+    let whole: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let mut found = Vec::new();
+    nul_in(&whole, "#", &mut found);
+    if found.is_empty() { Ok(()) } else { Err(invalid(found)) }
+}
+
+fn nul_in(value: &serde_json::Value, at: &str, found: &mut Vec<(String, String)>) {
+    let below = |key: &str| {
+        let mut at = at.to_owned();
+        push(&mut at, key);
+        at
+    };
+    match value {
+        serde_json::Value::String(text) if text.contains('\0') => found.push((at.to_owned(), NUL.to_owned())),
+        serde_json::Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| nul_in(item, &below(&index.to_string()), found));
+        }
+        serde_json::Value::Object(members) => {
+            for (key, member) in members {
+                if key.contains('\0') {
+                    found.push((at.to_owned(), NUL.to_owned()));
+                }
+                nul_in(member, &below(key), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+const NUL: &str = "must not contain the character U+0000";
 
 fn misfit(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     let cause = error.inner();
@@ -145,6 +184,11 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = parts.uri.query().unwrap_or_default();
+        if let Some(pair) = query.split('&').find(|pair| pair.contains("%00")) {
+            let key = pair.split('=').next().unwrap_or_default();
+            return Err(invalid(vec![(format!("#/{key}"), NUL.to_owned())]));
+        }
         let Query(value) = Query::<T>::from_request_parts(parts, state).await.map_err(|rejection| {
             let detail = rejection.body_text();
             let named = detail.split('`').nth(1).map_or_else(|| "#".to_owned(), |field| format!("#/{field}"));

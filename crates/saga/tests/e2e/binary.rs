@@ -52,6 +52,11 @@ impl Process {
 
     pub async fn start_with(data: &Path, args: &[&str]) -> Self {
         let child = saga(data).args(args).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        Self::of(child, data).await
+    }
+
+    /// A child that is starting, when it is ready.
+    pub async fn of(child: Child, data: &Path) -> Self {
         let pid = child.id();
         let run = eventually("the shop announces itself", || async {
             RunFile::read(data).ok().flatten().filter(|run| run.pid == pid)
