@@ -142,7 +142,7 @@ async fn a08_a09_what_is_no_json_is_refused_before_anything_looks_at_it() {
     let category = town.category().await;
     let cup = created(&town.admin.post("/api/v1/products", &product(category, 10, 1_000)).await);
     let deep = format!("{{\"a\":{}1{}", "[".repeat(10_000), "]".repeat(10_000));
-    let texts: [&[u8]; 5] = [b"{", b"\xff\xfe", b"{\"\xc3\x28\": 1}", b"null x", b"'single'"];
+    let texts: [&[u8]; 4] = [b"{", b"\xff\xfe", b"{\"\xc3\x28\": 1}", b"'single'"];
     for (method, path, _) in bodies(category, cup) {
         let at = format!("/api/v1{path}");
         for text in texts {
@@ -156,8 +156,8 @@ async fn a08_a09_what_is_no_json_is_refused_before_anything_looks_at_it() {
         }
         let answer = town.admin.send(method.clone(), &at, &[], Bytes::from(vec![b' '; 65 * 1024])).await;
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (413, "payload_too_large"), "{at}");
-        let form = [("content-type", "application/x-www-form-urlencoded".to_owned())];
-        let answer = town.admin.send(method.clone(), &at, &form, Bytes::from_static(b"a=1")).await;
+        let packed = [("content-encoding", "gzip".to_owned())];
+        let answer = town.admin.send(method.clone(), &at, &packed, Bytes::from_static(b"{}")).await;
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (415, "unsupported_media_type"), "{at}");
     }
     assert_eq!(town.books(0, 0).await.purchases, 0);
