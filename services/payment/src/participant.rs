@@ -114,9 +114,13 @@ impl Participant for PaymentParticipant {
         if replies.iter().zip(&order).all(|(reply, (saga, op))| reply.saga == *saga && reply.op == *op) {
             return Ok(replies);
         }
-        // Back into the batch's order; a command that stands there twice has two equal replies.
-        let place = |reply: &Reply| order.iter().position(|(saga, op)| reply.saga == *saga && reply.op == *op);
-        replies.sort_by_key(|reply| place(reply));
-        Ok(replies)
+        // Back into the batch's order; a command that stands there twice has two replies.
+        let mut ordered = Vec::with_capacity(replies.len());
+        for (saga, op) in &order {
+            if let Some(at) = replies.iter().position(|reply| reply.saga == *saga && reply.op == *op) {
+                ordered.push(replies.remove(at));
+            }
+        }
+        Ok(ordered)
     }
 }
