@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use saga_core::Name;
+use saga_runtime::dead_letters::{DeadLetter, SUFFIX};
 use saga_runtime::{Bus, BusError, Delivery, Message, Position, Subscription};
 use tokio::sync::Notify;
 
@@ -68,6 +69,7 @@ struct State {
     groups: BTreeMap<String, Group>,
     offset: u64,
     published: u64,
+    letters: Vec<Message>,
 }
 
 impl SimBus {
@@ -88,6 +90,17 @@ impl SimBus {
     /// Whether nothing is on its way.
     pub fn is_empty(&self) -> bool {
         self.state.lock().groups.values().all(|g| g.queue.is_empty() && g.uncommitted.is_empty())
+    }
+
+    /// An operator sends every dead letter again.
+    pub fn redrive(&self) {
+        let letters = std::mem::take(&mut self.state.lock().letters);
+        for letter in letters {
+            let original = DeadLetter::from_message(0, letter).original();
+            self.sim.note(|| format!("redriven: {}", label(&original)));
+            self.sim.count("redriven");
+            self.enqueue(&original, &Fate::Weather);
+        }
     }
 
     /// Decides the fate of every record from here on.
@@ -111,6 +124,9 @@ impl SimBus {
     fn enqueue(&self, message: &Message, fate: &Fate) {
         let weather = self.sim.weather();
         let mut state = self.state.lock();
+        if message.topic.as_str().ends_with(SUFFIX) {
+            state.letters.push(message.clone());
+        }
         let State { groups, offset, .. } = &mut *state;
         for group in groups.values_mut().filter(|g| g.topics.contains(&message.topic)) {
             if matches!(fate, Fate::Lost) || self.sim.chance(weather.loss) {

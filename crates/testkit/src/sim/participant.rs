@@ -153,7 +153,7 @@ impl SimParticipant {
         if self.gateway.is_some() {
             match charged.get(&step) {
                 Some(Charged::Approved) => {}
-                Some(Charged::Declined) => return Outcome::refused("declined", "by the gateway"),
+                Some(Charged::Declined) => return Outcome::refused("payment_declined", "by the gateway"),
                 Some(Charged::Unknown) => return Outcome::Unknown("the gateway did not answer".into()),
                 Some(Charged::Retry) | None => return Outcome::Retry("the gateway is busy".into()),
             }
@@ -166,7 +166,7 @@ impl SimParticipant {
         let may_refuse = kind != Some(Kind::Retriable) && self.gateway.is_none();
         let refused = if may_refuse { self.sim.chance(weather.refuse) } else { self.unlawfully_refused() };
         if refused || (may_refuse && draft.available < wanted) {
-            return Outcome::refused("sold_out", format!("{} of {wanted}", draft.available));
+            return Outcome::refused("insufficient_stock", format!("{} of {wanted}", draft.available));
         }
         let taken = wanted.min(draft.available);
         draft.available -= taken;
@@ -184,7 +184,7 @@ impl SimParticipant {
             return Outcome::Retry("busy".into());
         }
         if self.unlawfully_refused() {
-            return Outcome::refused("shipped", "it has left the house");
+            return Outcome::refused("conflict", "it has left the house");
         }
         let step = (command.saga.clone(), command.step.clone());
         draft.available += draft.taken.remove(&step).unwrap_or_default();

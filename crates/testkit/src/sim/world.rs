@@ -249,6 +249,7 @@ impl World {
             self.sim.sleep(1_000).await;
             self.reap().await;
             self.start_all().await;
+            self.bus.redrive();
             quiet = if self.is_quiet() { quiet + 1 } else { 0 };
             if second == 400 && self.sim.chance(500) {
                 self.retry_what_is_stuck();

@@ -33,6 +33,7 @@ const MUST_HAPPEN: &[&str] = &[
     "power losses",
     "publishing failed",
     "recovered",
+    "redriven",
     "repeated",
     "store was busy",
 ];
