@@ -314,11 +314,6 @@ impl World {
         }
     }
 
-    /// From here on everything works.
-    pub(crate) fn clear_up(&mut self) {
-        self.weather = Weather { crash: self.weather.crash, ..Weather::default() };
-    }
-
     /// What must hold once nothing happens any more.
     fn check_end(&mut self) {
         let status = self.status();
