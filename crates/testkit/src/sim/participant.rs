@@ -201,9 +201,8 @@ impl SimParticipant {
         }
         let replies = self.transact(&batch, &charged).await?;
         for reply in &replies {
-            let blocked = matches!(&reply.outcome, Outcome::Refused(r) if r.code == UNDONE_BEFORE_DO);
-            let answer = charged.get(&(reply.saga.clone(), reply.step.clone()));
-            if blocked && matches!(answer, Some(Charged::Approved | Charged::Unknown)) {
+            // Whatever the gateway said last: an answer before a crash or a failed transaction may have been a yes.
+            if matches!(&reply.outcome, Outcome::Refused(r) if r.code == UNDONE_BEFORE_DO) {
                 self.sim.count("hanging charges given back");
                 let given = gateway.void(&charge_key(&reply.saga, &reply.step)).await;
                 given.map_err(StoreError::Transient)?;
