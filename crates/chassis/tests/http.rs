@@ -13,7 +13,7 @@ use axum::routing::{get as on_get, post as on_post};
 use chassis::http::HttpLimits;
 use chassis::json::Valid;
 use chassis::problem::Problem;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
@@ -322,4 +322,27 @@ async fn a51_a_quiet_stream_and_a_reader_that_reads_outlive_the_stall_limit() {
         let read = tokio::io::AsyncReadExt::read(&mut client.socket, &mut bytes);
         assert!(within("an event", read).await.unwrap() > 0);
     }
+}
+
+#[tokio::test]
+async fn a51_a_slow_reader_that_makes_progress_is_not_cut_off() {
+    let stream = Stream { made: Arc::default(), dropped: Arc::default() };
+    let limits = HttpLimits { write_stall: Duration::from_secs(2), ..HttpLimits::default() };
+    let server = Server::start(stream.route(None), limits).await;
+    // A small window, so that the server's writes wait again and again.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let mut socket = socket.connect(server.address).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut socket, get("/events").as_bytes()).await.unwrap();
+    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    let mut bytes = vec![0; 64 * 1024];
+    for _ in 0..60 {
+        tick.tick().await;
+        let read = tokio::io::AsyncReadExt::read_exact(&mut socket, &mut bytes);
+        within("the next events", read).await.unwrap();
+    }
+    let made = stream.made.load(Ordering::Relaxed);
+    assert!(made < MOST_EVENTS, "the server has waited for the reader");
+    // What the kernel holds could be read on even if the server had given up.
+    assert!(stream.dropped.notified().now_or_never().is_none(), "the stream is still open");
 }
