@@ -233,6 +233,30 @@ async fn what_cannot_be_charged_is_refused_and_the_bank_is_not_asked() {
 }
 
 #[tokio::test]
+async fn a_do_that_overtakes_a_slow_undo_does_not_keep_its_charge() {
+    let desk = Desk::open();
+    *desk.bank.slow_void.lock() = true;
+    let participant = desk.participant.clone();
+    let undoing = tokio::spawn(async move { participant.handle(vec![undo(5)]).await });
+    tokio::time::timeout(Duration::from_secs(20), desk.bank.voided.notified()).await.unwrap();
+    // The bank has given back nothing (there was nothing), and only now the do comes.
+    assert_eq!(code(&desk.outcome(pay(5)).await), UNDONE_BEFORE_DO);
+    desk.bank.answer_void.notify_one();
+    assert_eq!(undoing.await.unwrap().unwrap()[0].outcome, Outcome::done());
+    assert_eq!((desk.bank.balance(), desk.status(5).await), (0, "-"));
+}
+
+#[tokio::test]
+async fn a_blocked_do_whose_answer_is_lost_does_not_keep_its_charge() {
+    let desk = Desk::open();
+    desk.outcome(undo(5)).await;
+    desk.bank.will(&[Mood::TakesAndForgets]);
+    // Its answer is final: nobody asks a second time.
+    assert_eq!(code(&desk.outcome(pay(5)).await), UNDONE_BEFORE_DO);
+    assert_eq!(desk.bank.balance(), 0);
+}
+
+#[tokio::test]
 async fn a_do_and_its_undo_at_once_leave_nothing_charged() {
     let desk = Arc::new(Desk::open());
     let racers: Vec<_> = (1..=40)

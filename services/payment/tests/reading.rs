@@ -10,7 +10,7 @@ use desk::client::ask;
 use desk::{ALICE, AMOUNT, BOB, Desk, Mood, code, command, input, pay, undo};
 use payment::{Sandbox, SandboxConfig};
 use saga_core::Op;
-use saga_core::protocol::Reply;
+use saga_core::protocol::{Command, Reply};
 use serde_json::json;
 
 /// Sends charges of these amounts (sagas 1, 2, …) through the sandbox.
@@ -50,6 +50,10 @@ async fn the_sandbox_declines_about_its_rate_and_the_same_charges_each_time() {
     let declined = codes(&first).iter().filter(|code| **code == "payment_declined").count();
     assert!((60..140).contains(&declined), "{declined} of 400");
     assert_eq!(sandbox(&Desk::open(), rate(0.25), &amounts).await, first, "without a memory, the same answers");
+    let (fresh, charge) = (Desk::open(), |saga| command(Op::Do, &input(saga, ALICE, 100)));
+    let participant = fresh.behind(Arc::new(Sandbox::new(rate(0.25), fresh.clock.clone())));
+    let later = (1..=400).map(|saga| Command { attempt: 7, ..charge(saga) }).collect();
+    assert_eq!(codes(&participant.handle(later).await.unwrap()), codes(&first), "whichever attempt asks");
     assert!(codes(&sandbox(&Desk::open(), rate(0.0), &amounts).await).iter().all(|code| *code == "done"));
     assert!(codes(&sandbox(&Desk::open(), rate(1.0), &amounts).await).iter().all(|code| *code == "payment_declined"));
 }
@@ -66,8 +70,7 @@ async fn s03_a_sandbox_that_fails_half_the_time_charges_everybody_in_the_end() {
         assert!(rounds < 50, "{} are still not answered", waiting.len());
         let replies = participant.handle(waiting.clone()).await.unwrap();
         let open = waiting.into_iter().zip(replies).filter(|(_, reply)| !reply.outcome.is_final());
-        waiting =
-            open.map(|(command, _)| saga_core::protocol::Command { attempt: command.attempt + 1, ..command }).collect();
+        waiting = open.map(|(command, _)| Command { attempt: command.attempt + 1, ..command }).collect();
     }
     assert!(rounds > 2, "it did fail");
     assert!(desk.payments().await.iter().all(|payment| payment.status.as_str() == "CAPTURED"));

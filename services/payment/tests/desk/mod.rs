@@ -59,6 +59,10 @@ pub struct Bank {
     pub moods: Mutex<VecDeque<Mood>>,
     pub refuses_voids: Mutex<u32>,
     pub hanging: Notify,
+    /// The next void does its work, tells `voided`, and answers when `answer_void` is told.
+    pub slow_void: Mutex<bool>,
+    pub voided: Notify,
+    pub answer_void: Notify,
 }
 
 impl Bank {
@@ -123,14 +127,21 @@ impl Gateway for Bank {
     }
 
     async fn void(&self, key: &str) -> Result<(), String> {
-        let mut refuses = self.refuses_voids.lock();
-        if *refuses > 0 {
-            *refuses -= 1;
-            return Err("the bank is closed".to_owned());
+        {
+            let mut refuses = self.refuses_voids.lock();
+            if *refuses > 0 {
+                *refuses -= 1;
+                return Err("the bank is closed".to_owned());
+            }
+            let mut book = self.book.lock();
+            let entry = book.entry(key.to_owned()).or_default();
+            (entry.voids, entry.given_back) = (entry.voids + 1, entry.taken);
         }
-        let mut book = self.book.lock();
-        let entry = book.entry(key.to_owned()).or_default();
-        (entry.voids, entry.given_back) = (entry.voids + 1, entry.taken);
+        let is_slow = std::mem::take(&mut *self.slow_void.lock());
+        if is_slow {
+            self.voided.notify_one();
+            self.answer_void.notified().await;
+        }
         Ok(())
     }
 }
