@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use testkit::sim::{self, Report, Tally};
 
 /// Worlds of a normal run; `SIM_WORLDS` asks for more.
-const WORLDS: u64 = 2_000;
+const WORLDS: u64 = 3_000;
 
 /// A simulation in which these never happen proves nothing.
 const MUST_HAPPEN: &[&str] = &[
