@@ -156,9 +156,7 @@ impl Services {
             checking: Arc::default(),
         };
         let admin = admin::router(orchestrator.admin, state).merge(core.health.router());
-        let internal = tonic::service::Routes::new(account::grpc::service(account.accounts.clone()))
-            .add_service(product::grpc::service(product.products.clone()))
-            .into_axum_router();
+        let internal = internal(config, &account.accounts, &product.products).await?;
         let routers = Routers { public: public.layer(Extension(verifier)), internal, admin };
         Ok(Self { accounts: account.accounts, routers: Some(routers), files: files.open, bus })
     }
@@ -203,6 +201,28 @@ impl Core {
             failed.cancel();
         });
     }
+}
+
+/// The services' gRPC, its health (`grpc.health.v1`) and, where it is switched on, its reflection.
+async fn internal(
+    config: &Config,
+    accounts: &account::Accounts,
+    products: &product::Products,
+) -> anyhow::Result<Router> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    for service in ["", "auth.AuthService", "product.ProductService"] {
+        reporter.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+    }
+    let mut routes = tonic::service::Routes::new(account::grpc::service(accounts.clone()))
+        .add_service(product::grpc::service(products.clone()))
+        .add_service(health);
+    if config.internal_reflection {
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(contracts::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        routes = routes.add_service(reflection);
+    }
+    Ok(routes.into_axum_router())
 }
 
 /// What is published before a group has subscribed is not for it, so starts wait for that.

@@ -6,6 +6,7 @@ mod abuse;
 mod binary;
 mod configuration;
 mod crash;
+mod internal;
 mod operators;
 mod purchases;
 mod readme;
