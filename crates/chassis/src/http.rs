@@ -64,12 +64,23 @@ impl Default for HttpLimits {
 /// Adds what every route needs: the body limit, problems for unknown paths and methods, panics caught, headers set.
 pub fn finish(router: Router, limits: HttpLimits) -> Router {
     router
-        .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
+        .fallback(nothing_here)
         .method_not_allowed_fallback(|| async {
             Problem::new(Code::MethodNotAllowed, "this path does not take this method; see the Allow header")
         })
         .layer(from_fn(move |request, next| guard(limits, request, next)))
         .layer(DefaultBodyLimit::max(limits.body))
+}
+
+/// A gRPC client reads the header, everybody else the problem.
+async fn nothing_here(request: Request) -> Response {
+    let mut response = Problem::new(Code::NotFound, "there is nothing at this path").into_response();
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        // UNIMPLEMENTED
+        response.headers_mut().insert(HeaderName::from_static("grpc-status"), HeaderValue::from_static("12"));
+    }
+    response
 }
 
 /// Names the request in the logs, catches panics, tells problems which request they happened to, sets the security
