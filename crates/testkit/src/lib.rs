@@ -1,4 +1,6 @@
-//! Tests only: conformance suites for the ports, the simulated world, and (under `tests/`) the tidy tests.
+//! Tests only: conformance suites for the ports, the simulated world, a client of routers, and (under `tests/`) the tidy
+//! tests.
 
+pub mod client;
 pub mod conformance;
 pub mod sim;

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 
 use chassis::auth::Role;
 use contracts::purchase::PurchaseItem;
-use desk::client::ask;
 use desk::{ALICE, BOB, Desk, cancel, command, confirm, input, place};
 use saga_core::Op;
 use saga_core::protocol::Outcome;
 use serde_json::json;
+use testkit::client::ask;
 
 #[tokio::test]
 async fn an_order_is_shown_as_the_original_showed_it() {

@@ -6,12 +6,12 @@ mod desk;
 use std::sync::Arc;
 
 use chassis::auth::Role;
-use desk::client::ask;
 use desk::{ALICE, AMOUNT, BOB, Desk, Mood, code, command, input, pay, undo};
 use payment::{Sandbox, SandboxConfig};
 use saga_core::Op;
 use saga_core::protocol::{Command, Reply};
 use serde_json::json;
+use testkit::client::ask;
 
 /// Sends charges of these amounts (sagas 1, 2, …) through the sandbox.
 async fn sandbox(desk: &Desk, config: SandboxConfig, amounts: &[i64]) -> Vec<Reply> {

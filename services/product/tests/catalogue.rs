@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chassis::auth::Role;
-use desk::client::ask;
 use desk::{ADMIN, Shop, product};
 use serde_json::{Value, json};
+use testkit::client::ask;
 
 #[tokio::test]
 async fn the_originals_walkthrough_works_and_ids_come_back() {

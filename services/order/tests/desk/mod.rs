@@ -1,8 +1,6 @@
 //! The order service on a real file, beside a catalogue that can be away.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
-pub mod client;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +17,7 @@ use saga_core::{Json, Op, SagaKey};
 use saga_runtime::Participant;
 use tempfile::TempDir;
 
-use client::{Answer, HandClock, ask, mounted};
+use testkit::client::{Answer, HandClock, ask, mounted};
 
 pub const ALICE: u64 = 11;
 pub const BOB: u64 = 12;

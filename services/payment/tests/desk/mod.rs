@@ -1,8 +1,6 @@
 //! The payment service on a real file, beside a bank that keeps the rules of a gateway and counts the money.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
-pub mod client;
-
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -21,7 +19,7 @@ use saga_runtime::{Clock, Participant};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
-use client::{Answer, HandClock, ask, mounted};
+use testkit::client::{Answer, HandClock, ask, mounted};
 
 pub const ALICE: u64 = 11;
 pub const BOB: u64 = 12;

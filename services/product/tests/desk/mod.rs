@@ -1,8 +1,6 @@
 //! The product service on a real file with the in-process filter: what people ask over HTTP, what sagas command.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
-pub mod client;
-
 use std::sync::Arc;
 
 use axum::Router;
@@ -19,7 +17,7 @@ use saga_runtime::Participant;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use client::{Answer, HandClock, ask, mounted};
+use testkit::client::{Answer, HandClock, ask, mounted};
 
 pub const ADMIN: Option<(u64, Role)> = Some((1, Role::Admin));
 pub const STEP: &str = "update-product-inventory";

@@ -1,5 +1,12 @@
 //! A clock that stands, tokens that the service believes, and requests without a socket.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::must_use_candidate,
+    missing_docs,
+    reason = "for tests only: a surprise is a panic, and the names say what there is"
+)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
