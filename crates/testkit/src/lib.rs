@@ -1,3 +1,4 @@
-//! Being built.
+//! What tests stand on: conformance suites of the ports, and real servers.
 
 pub mod conformance;
+pub mod postgres;
