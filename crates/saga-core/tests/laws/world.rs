@@ -56,7 +56,8 @@ pub(crate) struct Weather {
 
 impl Weather {
     /// All of it.
-    pub(crate) const STORM: Self = Self { twice: 30, disorder: true, lost: 20, crash: true, power: 4, hiccups: 20 };
+    pub(crate) const STORM: Self =
+        Self { twice: 30, disorder: true, lost: 20, crash: true, power: 4, hiccups: 20 };
 }
 
 /// A participant that never errs: the barrier, and a ledger of what it did.
@@ -203,7 +204,8 @@ impl World {
         assert!(before.is_none_or(|b| decision.next.version == b.version + 1));
         self.coverage.extend(decision.events.iter().map(event_name));
         self.history.push(decision.events);
-        let stored: Vec<Vec<Event>> = serde_json::from_str(&serde_json::to_string(&self.history).unwrap()).unwrap();
+        let stored: Vec<Vec<Event>> =
+            serde_json::from_str(&serde_json::to_string(&self.history).unwrap()).unwrap();
         assert_eq!(stored, self.history, "a history survives its JSON");
         let replayed = replay(&self.key, stored.iter().map(Vec::as_slice)).unwrap();
         assert_eq!(replayed, decision.next, "a history replays to its state");
