@@ -27,6 +27,12 @@ impl PgError {
     pub fn fault(detail: impl std::fmt::Display) -> Self {
         Self::Fault(detail.to_string())
     }
+
+    /// Whether it is a row that this constraint (or unique index) does not allow.
+    pub fn violates(&self, constraint: &str) -> bool {
+        let Self::Database(error) = self else { return false };
+        error.as_db_error().is_some_and(|server| server.constraint() == Some(constraint))
+    }
 }
 
 impl From<serde_json::Error> for PgError {

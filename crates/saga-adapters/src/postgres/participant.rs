@@ -67,6 +67,9 @@ pub async fn transact(
     if batch.is_empty() {
         return Ok(Vec::new());
     }
+    if let Some(command) = batch.iter().find(|command| i64::try_from(command.saga.id).is_err()) {
+        return Err(PgError::Fault(format!("no saga can have the id {}", command.saga.id)));
+    }
     let keys = barrier::keys_of(batch);
     let mut queries = vec![load(&keys)];
     queries.extend(effects.load(batch));

@@ -144,6 +144,9 @@ fn waves(batch: &[Transition]) -> Vec<Vec<usize>> {
 
 fn commit<'t>(owner: Owner, wave: impl Iterator<Item = &'t Transition> + Clone) -> Result<Query<'static>, PgError> {
     let rows = || wave.clone().map(|transition| &transition.row);
+    if let Some(row) = rows().find(|row| i64::try_from(row.key.id).is_err()) {
+        return Err(PgError::Fault(format!("no saga can have the id {}", row.key.id)));
+    }
     let texts = |of: fn(&SagaRow) -> &str| rows().map(|row| of(row).to_owned()).collect::<Vec<String>>();
     let versions = rows().map(|row| number(row.definition_version)).collect::<Result<Vec<i32>, _>>()?;
     let events = wave.clone().map(|t| serde_json::to_string(&t.events)).collect::<Result<Vec<String>, _>>()?;
