@@ -75,7 +75,8 @@ pub async fn transact(
     queries.extend(effects.load(batch));
     let (tx, mut rows) = pg.begin(queries).await?;
     let own = rows.split_off(1);
-    let decided = rows.pop().map_or(Ok(Vec::new()), |rows| existing(&keys, &rows)).and_then(|existing| {
+    let answered = rows.pop().unwrap_or_default();
+    let decided = existing(&keys, &answered).and_then(|existing| {
         effects.loaded(own)?;
         let done = barrier::run(batch, existing, |command| effects.effect(command))?;
         Ok((done, effects.store()?))
@@ -83,8 +84,15 @@ pub async fn transact(
     let (done, mut writes) = match decided {
         Ok(decided) => decided,
         Err(error) => {
+            // Effects that were committed between our two looks make no sense beside the barrier that we saw before.
+            let again = tx.also(vec![load(&keys)]).await;
             tx.roll_back().await;
-            return Err(error);
+            let raced = again?.first().is_some_and(|rows| rows.len() > answered.len());
+            return Err(if raced {
+                PgError::Transient(format!("answered elsewhere meanwhile: {error}"))
+            } else {
+                error
+            });
         }
     };
     if done.new_rows.is_empty() && writes.is_empty() {
