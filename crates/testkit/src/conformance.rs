@@ -76,3 +76,25 @@ macro_rules! conformance_tests {
         )*
     };
 }
+
+/// One test a case and database; the services' own suites use it. `$sqlite` and `$postgres` are async functions that
+/// give a fresh [`Fixture`] of the same port.
+#[macro_export]
+macro_rules! store_tests {
+    ($sqlite:ident, $postgres:ident; $($case:ident),* $(,)?) => {
+        $crate::store_tests!(@ on_sqlite, $sqlite; $($case),*);
+        $crate::store_tests!(@ on_postgres, $postgres; $($case),*);
+    };
+    (@ $module:ident, $make:ident; $($case:ident),*) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let fixture = super::$make().await;
+                    super::$case(&fixture.port).await;
+                    drop(fixture.keep);
+                }
+            )*
+        }
+    };
+}

@@ -1,6 +1,7 @@
-//! Tests only: conformance suites for the ports, the simulated world, a client of routers, and (under `tests/`) the tidy
-//! tests.
+//! Tests only: conformance suites for the ports, the simulated world, a client of routers, real servers, and (under
+//! `tests/`) the tidy tests.
 
 pub mod client;
 pub mod conformance;
+pub mod postgres;
 pub mod sim;

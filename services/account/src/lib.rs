@@ -18,6 +18,7 @@ use saga_runtime::{Clock, StoreError};
 use serde::{Deserialize, Serialize};
 
 pub use app::Accounts;
+pub use store::postgres::{PG_SCHEMA, PgStore};
 pub use store::sqlite::{SCHEMA, SqliteStore};
 
 /// Settings of the account service.

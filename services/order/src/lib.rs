@@ -13,6 +13,7 @@ use saga_runtime::{Clock, Participant};
 use serde::{Deserialize, Serialize};
 
 pub use app::{Catalogue, CatalogueError, Orders, ProductDetails};
+pub use store::postgres::{PG_SCHEMA, PgStore};
 pub use store::sqlite::{SCHEMA, SqliteStore};
 
 /// Settings of the order service: there are none yet.

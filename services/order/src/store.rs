@@ -1,5 +1,6 @@
 //! The order service's store port.
 
+pub mod postgres;
 pub mod sqlite;
 
 use async_trait::async_trait;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use app::Payments;
 pub use gateway::{Gateway, Sandbox, SandboxConfig};
+pub use store::postgres::{PG_SCHEMA, PgStore};
 pub use store::sqlite::{SCHEMA, SqliteStore};
 
 /// Settings of the payment service.

@@ -1,5 +1,6 @@
 //! The payment service's store port.
 
+pub mod postgres;
 pub mod sqlite;
 
 use std::collections::HashMap;

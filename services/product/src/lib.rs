@@ -16,6 +16,7 @@ use saga_runtime::{Clock, Participant, StoreError};
 use serde::{Deserialize, Serialize};
 
 pub use app::Products;
+pub use store::postgres::{PG_SCHEMA, PgStore};
 pub use store::sqlite::{SCHEMA, SqliteStore};
 
 /// Settings of the product service.

@@ -1,5 +1,6 @@
 //! The product service's store port.
 
+pub mod postgres;
 pub mod sqlite;
 
 use async_trait::async_trait;
@@ -8,6 +9,9 @@ use saga_core::protocol::{Command, Reply};
 use saga_runtime::StoreError;
 
 use crate::domain::{Category, Product, ProductChange};
+
+/// The most that can be in stock: what every JSON client can hold.
+const MOST_STOCK: i64 = (1 << 53) - 1;
 
 /// Why a change was not made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -35,6 +35,7 @@ pub use app::{Catalogue, CatalogueError, Purchases};
 pub use domain::Quote;
 pub use outbound::Course;
 pub use stats::Stats;
+pub use store::postgres::{PG_SCHEMA, PgStore};
 pub use store::sqlite::{SCHEMA, SqliteStore};
 
 use admission::{Admission, Limits};

@@ -1,6 +1,9 @@
 //! The store port: purchases as rows. What each adapter promises is said at the method.
 
+pub mod postgres;
 pub mod sqlite;
+
+mod standing;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,6 +15,9 @@ use saga_core::{Json, Millis, Name};
 use saga_runtime::StoreError;
 
 use crate::domain::Status;
+
+/// A row that changed this long after now did so before the clock was set back, in ms.
+const CLOCK_SET_BACK: Millis = 60_000;
 
 /// A purchase to be written.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use saga_core::Millis;
 use saga_core::protocol::{Command, Reply};
 use saga_runtime::StoreError;
 
-use super::{Listing, Refused, Store};
+use super::{Listing, MOST_STOCK, Refused, Store};
 use crate::domain::{Category, Product, ProductChange};
 
 pub(crate) use stock::each;
@@ -29,9 +29,6 @@ const CHANGE: &str = "update product set category_id = coalesce(?2, category_id)
 const ADJUST: &str = "insert into stock_adjustment (product_id, kind, delta, reason, at) values (?1, ?2, ?3, ?4, ?5)";
 const LIST: &str = " where id > ?1 and (?2 is null or category_id = ?2)
     and (?3 is null or instr(lower(name), lower(?3)) > 0) order by id limit ?4";
-
-/// The most that can be in stock: what every JSON client can hold.
-const MOST_STOCK: i64 = (1 << 53) - 1;
 
 /// The store, over the file of [`SCHEMA`].
 #[derive(Clone, Debug)]

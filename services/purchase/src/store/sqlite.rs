@@ -6,20 +6,18 @@ use async_trait::async_trait;
 use saga_adapters::sqlite::rusqlite::types::Type;
 use saga_adapters::sqlite::rusqlite::{self, Connection, OptionalExtension as _, params};
 use saga_adapters::sqlite::{Db, Durability, Schema, SqlError};
-use saga_core::protocol::{Refusal, ResultStatus};
+use saga_core::protocol::Refusal;
 use saga_core::{Json, Millis, Name};
 use saga_runtime::StoreError;
 
-use super::{Applied, Cancelled, Group, Idle, Keyed, NewPurchase, Outstanding, Placed, Row, Store};
+use super::standing::{Change, Standing, is_too_late};
+use super::{Applied, CLOCK_SET_BACK, Cancelled, Group, Idle, Keyed, NewPurchase, Outstanding, Placed, Row, Store};
 use crate::domain::Status;
 use crate::results;
 
 /// This service's tables.
 pub const SCHEMA: Schema =
     Schema { name: "purchase", migrations: &[("V1__init", include_str!("../../migrations/V1__init.sql"))] };
-
-/// A row that changed this long after now did so before the clock was set back, in ms.
-const CLOCK_SET_BACK: Millis = 60_000;
 
 const ROW: &str = "select id, customer_id, status, amount, currency_code, input, last_seq, results, reason, \
                    created_at, updated_at, ended_at, cancel_requested_at from purchase";
@@ -146,15 +144,6 @@ fn of_key(conn: &Connection, customer_id: u64, key: &str) -> Result<Option<Keyed
     Ok(conn.prepare_cached(sql)?.query_row(params![customer_id, key], keyed).optional()?)
 }
 
-/// What `apply` needs of a row.
-struct Standing {
-    customer_id: u64,
-    status: Status,
-    last_seq: u32,
-    results: String,
-    reason: Option<String>,
-}
-
 fn apply(conn: &Connection, group: &Group, now: Millis) -> Result<Applied, SqlError> {
     let sql = "select customer_id, status, last_seq, results, reason from purchase where id = ?1";
     let standing = |row: &rusqlite::Row<'_>| {
@@ -169,39 +158,11 @@ fn apply(conn: &Connection, group: &Group, now: Millis) -> Result<Applied, SqlEr
     let Some(mut standing) = conn.prepare_cached(sql)?.query_row([group.id], standing).optional()? else {
         return Ok(Applied::Unknown);
     };
-    let before = standing.status;
-    let duplicates = group.events.iter().take_while(|event| event.seq <= standing.last_seq).count();
-    // Ascending and each once: what follows without a gap is a run from here on. Nothing follows the terminal one.
-    let mut run = 0;
-    for event in &group.events[duplicates..] {
-        if event.seq != standing.last_seq + 1 || standing.status.is_terminal() {
-            break;
-        }
-        standing.status = standing.status.after(event.status, event.terminal);
-        standing.last_seq = event.seq;
-        if let Some(reason) = &event.reason {
-            standing.reason = Some(serde_json::to_string(reason)?);
-        }
-        run += 1;
+    let (applied, change) = standing.apply(group)?;
+    if change != Change::Nothing {
+        write(conn, group.id, &standing, change == Change::End, now)?;
     }
-    let fresh = duplicates..duplicates + run;
-    let rest = group.events.len() - fresh.end;
-    let ended = standing.status.is_terminal() && !before.is_terminal();
-    if run > 0 {
-        if let Err(corrupt) = results::append(&mut standing.results, &group.events[fresh.clone()]) {
-            return Ok(Applied::Corrupt(corrupt.to_string()));
-        }
-        write(conn, group.id, &standing, ended, now)?;
-    }
-    let over = standing.status.is_terminal();
-    Ok(Applied::Known {
-        customer_id: standing.customer_id,
-        status: standing.status,
-        fresh,
-        duplicates: duplicates + if over { rest } else { 0 },
-        gap: rest > 0 && !over,
-        ended,
-    })
+    Ok(applied)
 }
 
 fn write(conn: &Connection, id: u64, standing: &Standing, ended: bool, now: Millis) -> Result<(), SqlError> {
@@ -225,9 +186,7 @@ fn cancel(
     now: Millis,
 ) -> Result<Cancelled, SqlError> {
     let Some(row) = get(conn, customer_id, id)? else { return Ok(Cancelled::NotFound) };
-    let entries = results::parse(&row.results).map_err(SqlError::fault)?;
-    let decided = |step: &Name| entries.iter().any(|e| *step == e.step && e.status == ResultStatus::Success);
-    if row.status.is_terminal() || pivot.is_some_and(decided) {
+    if is_too_late(&row, pivot).map_err(SqlError::fault)? {
         return Ok(Cancelled::TooLate(row.status));
     }
     conn.prepare_cached(include_str!("../../sql/cancel.sql"))?.execute(params![id, customer_id, now, reason])?;

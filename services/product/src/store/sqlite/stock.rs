@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use contracts::purchase::PurchaseInput;
-use saga_adapters::sqlite::rusqlite::{Connection, OptionalExtension as _};
+use saga_adapters::sqlite::rusqlite::{Connection, OptionalExtension as _, Row};
 use saga_adapters::sqlite::{SqlError, participant};
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Millis, Op};
@@ -33,13 +33,15 @@ impl Rows {
         if self.loaded.contains_key(&id) {
             return Ok(());
         }
-        let row = conn
-            .prepare_cached(LOAD)?
-            .query_row([id], |row| {
-                let (price, currency_code) = (row.get(0)?, row.get(1)?);
-                Ok(Stock { price, currency_code, inventory: row.get(2)?, taken: row.get(3)? })
-            })
-            .optional()?;
+        let stock = |row: &Row<'_>| {
+            let (price, currency_code) = (row.get(0)?, row.get(1)?);
+            Ok(Stock { price, currency_code, inventory: row.get(2)?, taken: row.get(3)? })
+        };
+        // An id that is no row's is not looked for; it is a refusal, not a fault.
+        let row = match i64::try_from(id) {
+            Ok(id) => conn.prepare_cached(LOAD)?.query_row([id], stock).optional()?,
+            Err(_) => None,
+        };
         self.loaded.insert(id, row);
         Ok(())
     }

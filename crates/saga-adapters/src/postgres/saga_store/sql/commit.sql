@@ -1,0 +1,47 @@
+-- A batch in which no saga stands twice, as one statement: fence, rows, histories. Answers whether the fence held, and
+-- the places of those that were as expected.
+with fence as materialized (
+    -- Waits for a claim that is under way, and then sees its epoch.
+    select epoch from owner where partition = $1::integer and epoch = $2::bigint for share
+),
+wanted as materialized (
+    select u.*
+    from unnest(
+        $3::bigint[], $4::text[], $5::integer[], $6::bigint[], $7::text[], $8::text[], $9::bigint[], $10::bigint[],
+        $11::bigint[], $12::text[]
+    ) with ordinality as u (
+        id, definition, definition_version, version, status, awaiting, wake_at, started_at, updated_at, events, place
+    )
+    where exists (select from fence)
+),
+started as (
+    insert into saga (
+        id, definition, definition_version, partition, version, open, status, awaiting, wake_at, started_at, updated_at
+    )
+    select
+        id, definition, definition_version, $1, 1, status not in ('COMPLETED', 'COMPENSATED'), status, awaiting,
+        wake_at, started_at, updated_at
+    from wanted
+    where version = 1
+    order by id, definition
+    on conflict (id, definition) do nothing
+    returning id, definition
+),
+stepped as (
+    update saga as s
+    set version = w.version, status = w.status, awaiting = w.awaiting, wake_at = w.wake_at,
+        updated_at = w.updated_at, open = w.status not in ('COMPLETED', 'COMPENSATED')
+    from wanted as w
+    where w.version > 1 and s.id = w.id and s.definition = w.definition and s.version = w.version - 1
+    returning s.id, s.definition
+),
+written as materialized (
+    select w.place, w.id, w.definition, w.version, w.events
+    from (select * from started union all select * from stepped) as done
+    join wanted as w on w.id = done.id and w.definition = done.definition
+),
+logged as (
+    insert into history (saga_id, definition, version, events)
+    select id, definition, version, events from written
+)
+select exists (select from fence), array(select place from written)
