@@ -71,8 +71,29 @@ pub fn parse<T: DeserializeOwned + Validate<Context = ()>>(bytes: &[u8]) -> Resu
     let mut text = serde_json::Deserializer::from_slice(bytes);
     let value: T = serde_path_to_error::deserialize(&mut text).map_err(|error| misfit(&error))?;
     text.end().map_err(|error| malformed(&error))?;
+    if holds_nul(bytes) {
+        return Err(no_nul());
+    }
     value.validate().map_err(|report| invalid(findings(&report)))?;
     Ok(value)
+}
+
+/// Not every database can keep this character, so none is asked to.
+fn no_nul() -> Problem {
+    invalid(vec![("#".to_owned(), "a text may not hold the character U+0000".to_owned())])
+}
+
+/// Whether a JSON text holds an escaped U+0000; unescaped it would be no JSON.
+fn holds_nul(json: &[u8]) -> bool {
+    let mut rest = json;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        rest = &rest[at + 1..];
+        if rest.starts_with(b"u0000") {
+            return true;
+        }
+        rest = rest.get(1..).unwrap_or_default();
+    }
+    false
 }
 
 fn misfit(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
@@ -127,6 +148,9 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        if parts.uri.query().is_some_and(|query| query.contains("%00")) {
+            return Err(no_nul());
+        }
         let Query(value) = Query::<T>::from_request_parts(parts, state).await.map_err(|rejection| {
             let detail = rejection.body_text();
             let named = detail.split('`').nth(1).map_or_else(|| "#".to_owned(), |field| format!("#/{field}"));
@@ -184,6 +208,19 @@ mod tests {
         let bytes = axum::body::to_bytes(response.into_body(), 100_000).await.unwrap();
         let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         (status, json["errors"][0]["pointer"].as_str().unwrap_or("-").to_owned())
+    }
+
+    #[test]
+    fn a_nul_is_found_where_it_is_one() {
+        for (json, holds) in [
+            (r#"{"a":"\u0000"}"#, true),
+            (r#"{"a":"\\\u0000"}"#, true),
+            (r#"{"a":"\\u0000"}"#, false),
+            (r#"{"a":"\n\u00e9"}"#, false),
+            ("\\", false),
+        ] {
+            assert_eq!(holds_nul(json.as_bytes()), holds, "{json}");
+        }
     }
 
     #[tokio::test]
