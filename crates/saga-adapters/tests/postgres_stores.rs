@@ -125,29 +125,31 @@ async fn a_claim_waits_for_a_commit_that_is_under_way_and_fences_the_next() {
     // What a commit holds while it writes.
     let lock = Query::new("select epoch from owner where partition = 0 and epoch = $1 for share").big(old.epoch);
     let (tx, _) = pg.begin(vec![lock]).await.unwrap();
-    let claiming = tokio::spawn({
+    let mut claiming = tokio::task::JoinSet::new();
+    claiming.spawn({
         let store = store.clone();
         async move { store.claim(0).await.unwrap() }
     });
     testkit::conformance::until("the claim waits", || async {
-        let waiting = "select 1 from pg_locks where not granted";
+        let waiting = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
         !pg.run(Query::new(waiting)).await.unwrap().is_empty()
     })
     .await;
     // A commit that begins now sees the old epoch, waits for the claim behind the lock, and then sees the new one.
-    let late = tokio::spawn({
+    let mut late = tokio::task::JoinSet::new();
+    let finished = late.spawn({
         let store = store.clone();
         async move { store.commit(old, vec![start(1)], Sync::Durable).await }
     });
     testkit::conformance::until("the commit waits or is done", || async {
-        let waiting = "select 1 from pg_locks where not granted";
-        late.is_finished() || pg.run(Query::new(waiting)).await.unwrap().len() > 1
+        let waiting = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        finished.is_finished() || pg.run(Query::new(waiting)).await.unwrap().len() > 1
     })
     .await;
     tx.commit(vec![]).await.unwrap();
-    let new = claiming.await.unwrap();
+    let new = claiming.join_next().await.unwrap().unwrap();
     assert_eq!(new.epoch, old.epoch + 1);
-    match late.await.unwrap() {
+    match late.join_next().await.unwrap().unwrap() {
         Ok(written) => assert_eq!(written, [Written::Yes], "it came before the claim"),
         Err(error) => assert_eq!(error, CommitError::Fenced(old)),
     }

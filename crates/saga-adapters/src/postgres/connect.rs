@@ -21,10 +21,12 @@ const OLDEST: i32 = 150_000;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Plans are those of large tables from the first row on: a plan that was made while a table was empty is kept, and
-/// every statement here has its index. Nothing here is worth a compiler or parallel workers.
-const PLANS: &str = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off \
-                     -c max_parallel_workers_per_gather=0";
+/// Plans are those of large tables from the first row on: a plan that was made while a table was small is kept until the
+/// next `analyze`, and every statement here has its index. Without these settings a batch's look-ups in a young database
+/// become one scan of the table, which then grows. (Sets of updates find their rows by a look-up each, then by `ctid`,
+/// for the same reason.) Nothing here is worth a compiler or parallel workers.
+const PLANS: &str = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_material=off -c enable_hashjoin=off \
+                     -c enable_mergejoin=off -c enable_memoize=off -c jit=off -c max_parallel_workers_per_gather=0";
 
 /// A database that is refused, or that cannot be reached.
 #[derive(Debug, Error)]

@@ -35,6 +35,15 @@ impl PgError {
     }
 }
 
+impl PgError {
+    /// Whether it was the session that was lost, not the statement that was wrong.
+    pub(super) fn lost_the_session(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        // 57P01 to 57P04: the server ended it.
+        error.code().map_or_else(|| is_lost(error), |state| state.code().starts_with("57P"))
+    }
+}
+
 impl From<serde_json::Error> for PgError {
     fn from(error: serde_json::Error) -> Self {
         Self::Fault(format!("JSON in a row: {error}"))

@@ -25,7 +25,8 @@ pub const BARRIER_SQL: &str = include_str!("participant/barrier.sql");
 
 const LOAD: &str = "select k.ord, b.outcome
     from unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) with ordinality as k (saga_id, definition, step, op, ord)
-    join barrier b on b.saga_id = k.saga_id and b.definition = k.definition and b.step = k.step and b.op = k.op";
+    cross join lateral (select outcome from barrier where saga_id = k.saga_id and definition = k.definition
+        and step = k.step and op = k.op offset 0) as b";
 const STORE: &str = "insert into barrier (saga_id, definition, step, op, outcome, at)
     select k.*, $6::bigint from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[]) as k";
 

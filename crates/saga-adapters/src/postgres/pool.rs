@@ -90,7 +90,7 @@ impl Pg {
             let session = self.session().await?;
             match session.pipeline(&[], &queries, &[]).await {
                 Ok(mut rows) => return Ok(rows.pop().unwrap_or_default()),
-                Err(PgError::Database(error)) if error.is_closed() => {}
+                Err(error) if error.lost_the_session() => {}
                 Err(error) => return Err(error),
             }
         }

@@ -30,7 +30,8 @@ const STANDS: &str = "select epoch from owner where partition = $1 and epoch = $
 const COMMIT: &str = include_str!("saga_store/sql/commit.sql");
 const HISTORIES: &str = "select k.place, h.version, h.events
     from unnest($1::bigint[], $2::text[]) with ordinality as k (id, definition, place)
-    join history h on h.saga_id = k.id and h.definition = k.definition
+    cross join lateral
+        (select version, events from history where saga_id = k.id and definition = k.definition offset 0) as h
     order by k.place, h.version";
 const COLUMNS: &str =
     "select id, definition, definition_version, version, status, awaiting, wake_at, started_at, updated_at from saga";

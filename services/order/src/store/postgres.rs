@@ -25,7 +25,8 @@ const INSERT: &str =
     from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::text[])
         as u (id, customer_id, status, currency_code, amount, lines)";
 const UPDATE: &str = "update orders as o set status = u.status, updated_at = $3::bigint
-    from unnest($1::bigint[], $2::text[]) as u (id, status) where o.id = u.id";
+    from unnest($1::bigint[], $2::text[]) as u (id, status)
+    cross join lateral (select ctid as at from orders where id = u.id offset 0) as found where o.ctid = found.at";
 
 /// The store, over the database of [`PG_SCHEMA`].
 #[derive(Clone, Debug)]

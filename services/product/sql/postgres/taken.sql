@@ -1,4 +1,9 @@
-select m.saga_id, m.definition, m.product_id, m.quantity
+select k.saga_id, k.definition, m.product_id, m.quantity
 from unnest($1::bigint[], $2::text[]) as k (saga_id, definition)
-join stock_movement as m on m.saga_id = k.saga_id and m.definition = k.definition and m.kind = 'take'
-order by m.saga_id, m.definition, m.product_id
+cross join lateral (
+    select product_id, quantity
+    from stock_movement
+    where saga_id = k.saga_id and definition = k.definition and kind = 'take'
+    offset 0
+) as m
+order by k.saga_id, k.definition, m.product_id

@@ -18,8 +18,10 @@ const KEYS: &str = "with keys as (
             order by saga_id, definition limit $3)
     )
     select id, definition from keys order by id, definition limit $3";
-const ROWS: &str = "select s.id, s.definition, definition_version, version, status, awaiting, wake_at, started_at, updated_at
-    from unnest($1::bigint[], $2::text[]) as k (id, definition) join saga s on s.id = k.id and s.definition = k.definition";
+const ROWS: &str =
+    "select s.id, s.definition, definition_version, version, status, awaiting, wake_at, started_at, updated_at
+    from unnest($1::bigint[], $2::text[]) as k (id, definition)
+    cross join lateral (select * from saga where id = k.id and definition = k.definition offset 0) as s";
 
 /// Hands every saga to `each`, in the order of ids.
 ///

@@ -14,7 +14,8 @@ use crate::domain::{Stock, Taken, reserve};
 const SET: &str = "update product as p
     set inventory = u.inventory, taken = u.taken, version = version + 1, updated_at = $4::bigint
     from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as u (id, inventory, taken)
-    where p.id = u.id";
+    cross join lateral (select ctid as at from product where id = u.id offset 0) as found
+    where p.ctid = found.at";
 const MOVE: &str = "insert into stock_movement (saga_id, definition, product_id, kind, quantity, at)
     select u.*, $6::bigint
     from unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bigint[]) as u";

@@ -31,14 +31,24 @@ stepped as (
     update saga as s
     set version = w.version, status = w.status, awaiting = w.awaiting, wake_at = w.wake_at,
         updated_at = w.updated_at, open = w.status not in ('COMPLETED', 'COMPENSATED')
-    from wanted as w
-    where w.version > 1 and s.id = w.id and s.definition = w.definition and s.version = w.version - 1
+    from (
+        select u.*, found.at
+        from wanted as u
+        cross join lateral (
+            select ctid as at
+            from saga
+            where u.version > 1 and id = u.id and definition = u.definition and version = u.version - 1
+            offset 0 -- a look-up each, however small the table was when this was planned
+        ) as found
+    ) as w
+    where s.ctid = w.at
     returning s.id, s.definition
 ),
 written as materialized (
-    select w.place, w.id, w.definition, w.version, w.events
-    from (select * from started union all select * from stepped) as done
-    join wanted as w on w.id = done.id and w.definition = done.definition
+    select place, id, definition, version, events
+    from wanted
+    -- `is true` keeps it a hashed look-up: as a join it would be every pair.
+    where ((id, definition) in (select id, definition from started union all select id, definition from stepped)) is true
 ),
 logged as (
     insert into history (saga_id, definition, version, events)
