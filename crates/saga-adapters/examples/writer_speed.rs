@@ -11,7 +11,7 @@ use saga_adapters::sqlite::saga_store::{self, SqliteSagaStore};
 use saga_adapters::sqlite::{Db, Durability, Options, Schema};
 use saga_core::protocol::{Command, Outcome};
 use saga_core::{Event, Json, Op, SagaKey, Status};
-use saga_runtime::store::{SagaRow, SagaStore as _, Sync, Transition, Written};
+use saga_runtime::store::{SagaRow, SagaStore as _, Transition, Written};
 
 const ITEMS: &str = "create table item (id integer primary key, a integer not null, b text not null) strict;";
 const SCHEMA: Schema = Schema { name: "speed", migrations: &[("V1__barrier", BARRIER_SQL), ("V2__item", ITEMS)] };
@@ -77,14 +77,14 @@ async fn orchestrator(folder: &Path, batch: u64) {
         for version in 1..=5 {
             let transitions = (first..first + batch).map(|id| transition(id, version)).collect();
             let asked = Instant::now();
-            let written = store.commit(owner, transitions, Sync::Derivable).await.unwrap();
+            let written = store.commit(owner, transitions).await.unwrap();
             assert!(written.iter().all(|w| *w == Written::Yes));
             waits.push(asked.elapsed());
             count += batch;
         }
         first += batch;
     }
-    report(&format!("orchestrator batch {batch} Derivable"), count, 2, began, waits);
+    report(&format!("orchestrator batch {batch}"), count, 2, began, waits);
 }
 
 fn transition(id: u64, version: u64) -> Transition {

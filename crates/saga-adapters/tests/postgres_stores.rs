@@ -7,7 +7,7 @@ use saga_adapters::postgres::saga_store::{self, PgSagaStore};
 use saga_adapters::postgres::{Options, Pg, Query, Schema};
 use saga_core::{Event, Json, SagaKey, Status};
 use saga_runtime::StoreError;
-use saga_runtime::store::{CommitError, SagaRow, SagaStore, Sync, Transition, Written};
+use saga_runtime::store::{CommitError, SagaRow, SagaStore, Transition, Written};
 use testkit::conformance::Fixture;
 
 async fn open(schema: &Schema) -> (Pg, String) {
@@ -65,7 +65,7 @@ async fn the_audit_shows_every_saga_also_the_impossible_ones() {
     let (pg, _) = open(&saga_store::SCHEMA).await;
     let store = PgSagaStore::new(pg.clone());
     let owner = store.claim(0).await.unwrap();
-    store.commit(owner, (1..=4).map(start).collect(), Sync::Durable).await.unwrap();
+    store.commit(owner, (1..=4).map(start).collect()).await.unwrap();
     for change in [
         "delete from history where saga_id = 2",
         "delete from saga where id = 3",
@@ -90,9 +90,9 @@ async fn the_audit_pages_through_more_than_a_page() {
     let (pg, _) = open(&saga_store::SCHEMA).await;
     let store = PgSagaStore::new(pg.clone());
     let owner = store.claim(0).await.unwrap();
-    store.commit(owner, (1..=5_000).map(start).collect(), Sync::Derivable).await.unwrap();
+    store.commit(owner, (1..=5_000).map(start).collect()).await.unwrap();
     let batch = (1..=5_000).flat_map(|id| [then(id, 2), then(id, 3)]);
-    store.commit(owner, batch.collect(), Sync::Derivable).await.unwrap();
+    store.commit(owner, batch.collect()).await.unwrap();
     let mut seen = Vec::new();
     saga_store::audit(&pg, &mut |saga| seen.push((saga.key.id, saga.history.unwrap().len()))).await.unwrap();
     assert_eq!(seen, (1..=5_000).map(|id| (id, 3)).collect::<Vec<_>>());
@@ -103,7 +103,7 @@ async fn impossible_rows_are_refused_by_the_database() {
     let (pg, _) = open(&saga_store::SCHEMA).await;
     let store = PgSagaStore::new(pg.clone());
     let owner = store.claim(0).await.unwrap();
-    store.commit(owner, vec![start(1)], Sync::Durable).await.unwrap();
+    store.commit(owner, vec![start(1)]).await.unwrap();
     for change in [
         "update saga set status = 'HALF_DONE'",
         "update saga set status = 'COMPLETED'",
@@ -139,7 +139,7 @@ async fn a_claim_waits_for_a_commit_that_is_under_way_and_fences_the_next() {
     let mut late = tokio::task::JoinSet::new();
     let finished = late.spawn({
         let store = store.clone();
-        async move { store.commit(old, vec![start(1)], Sync::Durable).await }
+        async move { store.commit(old, vec![start(1)]).await }
     });
     testkit::conformance::until("the commit waits or is done", || async {
         let waiting = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
@@ -153,37 +153,6 @@ async fn a_claim_waits_for_a_commit_that_is_under_way_and_fences_the_next() {
         Ok(written) => assert_eq!(written, [Written::Yes], "it came before the claim"),
         Err(error) => assert_eq!(error, CommitError::Fenced(old)),
     }
-    let after = store.commit(old, vec![start(2)], Sync::Durable).await;
+    let after = store.commit(old, vec![start(2)]).await;
     assert_eq!(after, Err(CommitError::Fenced(old)));
-}
-
-#[tokio::test]
-async fn a_lazy_commit_does_not_wait_for_the_disk_and_a_sync_does() {
-    let (pg, _) = open(&saga_store::SCHEMA).await;
-    let store = PgSagaStore::new(pg.clone());
-    let owner = store.claim(0).await.unwrap();
-    let lsn = |function: &'static str| {
-        let pg = pg.clone();
-        async move {
-            let sql = format!("select {function}()::text");
-            pg.run(Query::new(sql)).await.unwrap()[0].get::<_, String>(0)
-        }
-    };
-    let behind = || async {
-        let (inserted, flushed) = (lsn("pg_current_wal_insert_lsn").await, lsn("pg_current_wal_flush_lsn").await);
-        inserted != flushed
-    };
-    // The server's own writer flushes every 200 ms: one of many commits is seen before that.
-    let mut seen = false;
-    for id in 1..=50 {
-        store.commit(owner, vec![start(id)], Sync::Derivable).await.unwrap();
-        seen |= behind().await;
-    }
-    assert!(seen, "lazy commits wait for the disk");
-    store.commit(owner, vec![start(100)], Sync::Derivable).await.unwrap();
-    let written = lsn("pg_current_wal_insert_lsn").await;
-    store.sync(owner).await.unwrap();
-    let on_disk =
-        pg.run(Query::new("select pg_current_wal_flush_lsn() >= $1::text::pg_lsn").bind(written)).await.unwrap();
-    assert!(on_disk[0].get::<_, bool>(0));
 }

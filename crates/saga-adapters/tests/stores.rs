@@ -34,7 +34,7 @@ mod dead_letters_on_sqlite {
 mod saga_store_on_sqlite {
     use saga_adapters::sqlite::open_read_only;
     use saga_core::{Event, Json, SagaKey, Status};
-    use saga_runtime::store::{SagaRow, SagaStore, Sync, Transition};
+    use saga_runtime::store::{SagaRow, SagaStore, Transition};
 
     use super::*;
 
@@ -67,7 +67,7 @@ mod saga_store_on_sqlite {
         let (db, _folder) = open(&saga_store::SCHEMA);
         let store = SqliteSagaStore::new(db.clone());
         let owner = store.claim(0).await.unwrap();
-        store.commit(owner, (1..=4).map(start).collect(), Sync::Durable).await.unwrap();
+        store.commit(owner, (1..=4).map(start).collect()).await.unwrap();
         db.write(saga_adapters::sqlite::Durability::Durable, |conn| {
             conn.execute_batch(
                 "delete from history where saga_id = 2;
@@ -88,26 +88,11 @@ mod saga_store_on_sqlite {
     }
 
     #[tokio::test]
-    async fn a_sync_writes_something_that_has_to_be_synced() {
-        let (db, _folder) = open(&saga_store::SCHEMA);
-        let store = SqliteSagaStore::new(db.clone());
-        let owner = store.claim(0).await.unwrap();
-        let log = || std::fs::metadata(db.path().with_extension("db-wal")).unwrap().len();
-        for _ in 0..3 {
-            store.commit(owner, vec![start(1)], Sync::Derivable).await.unwrap();
-            let before = log();
-            store.sync(owner).await.unwrap();
-            // SQLite does not sync a transaction that turns out to change no byte.
-            assert!(log() > before);
-        }
-    }
-
-    #[tokio::test]
     async fn d12_one_unreadable_history_does_not_stop_the_others() {
         let (db, _folder) = open(&saga_store::SCHEMA);
         let store = SqliteSagaStore::new(db.clone());
         let owner = store.claim(0).await.unwrap();
-        store.commit(owner, (1..=2).map(start).collect(), Sync::Durable).await.unwrap();
+        store.commit(owner, (1..=2).map(start).collect()).await.unwrap();
         db.write(saga_adapters::sqlite::Durability::Durable, |conn| {
             conn.execute("update history set events = 'garbage' where saga_id = 1", [])?;
             Ok(())
@@ -132,7 +117,7 @@ mod saga_store_on_sqlite {
         ] {
             let store = SqliteSagaStore::new(db.clone());
             let owner = store.claim(0).await.unwrap();
-            store.commit(owner, vec![start(1)], Sync::Durable).await.unwrap();
+            store.commit(owner, vec![start(1)]).await.unwrap();
             let result = db
                 .write(saga_adapters::sqlite::Durability::Durable, move |conn| {
                     conn.execute(change, [])?;

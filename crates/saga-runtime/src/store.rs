@@ -30,15 +30,6 @@ pub struct Owner {
     pub epoch: u64,
 }
 
-/// Whether a commit waits for the disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sync {
-    /// On disk before `commit` returns.
-    Durable,
-    /// May be lost at a power loss, as a suffix, never torn: it comes out again.
-    Derivable,
-}
-
 /// A saga's row.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SagaRow {
@@ -117,7 +108,7 @@ pub struct SagaFilter {
 
 /// The orchestrator's store.
 #[async_trait]
-pub trait SagaStore: Send + std::marker::Sync + 'static {
+pub trait SagaStore: Send + Sync + 'static {
     /// Takes a partition over: counts its epoch up, durably. Every older owner's `commit` fails from here on.
     ///
     /// # Errors
@@ -125,17 +116,11 @@ pub trait SagaStore: Send + std::marker::Sync + 'static {
     async fn claim(&self, partition: u32) -> Result<Owner, StoreError>;
 
     /// Writes a batch as one transaction, in order (two transitions of one saga may follow each other).
-    /// Answers one [`Written`] per transition. A conflict is only that saga's.
+    /// Answers one [`Written`] per transition, when all of it is on disk. A conflict is only that saga's.
     ///
     /// # Errors
     /// Nothing was written; for `Transient` it may have been.
-    async fn commit(&self, owner: Owner, batch: Vec<Transition>, sync: Sync) -> Result<Vec<Written>, CommitError>;
-
-    /// Returns when everything committed so far is on disk: what a customer is about to see must not be lost.
-    ///
-    /// # Errors
-    /// `Fenced`, or it is not known to be on disk: call again.
-    async fn sync(&self, owner: Owner) -> Result<(), CommitError>;
+    async fn commit(&self, owner: Owner, batch: Vec<Transition>) -> Result<Vec<Written>, CommitError>;
 
     /// The histories of these sagas: per key one entry a transition, in order; empty where there is no such saga.
     ///

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use saga_core::{Event, Name, SagaKey, Status};
 use saga_runtime::StoreError;
-use saga_runtime::store::{CommitError, Owner, SagaFilter, SagaRow, SagaStore, Sync, Transition, Written};
+use saga_runtime::store::{CommitError, Owner, SagaFilter, SagaRow, SagaStore, Transition, Written};
 use tokio_postgres::Row;
 
 use super::{Columns as _, Pg, PgError, Query, Schema, bigs};
@@ -25,7 +25,6 @@ pub const SCHEMA: Schema =
 
 const CLAIM: &str = "insert into owner as o (partition, epoch) values ($1, 1)
     on conflict (partition) do update set epoch = o.epoch + 1 returning epoch";
-const TOUCH: &str = "update owner set syncs = syncs + 1 where partition = $1 and epoch = $2 returning epoch";
 const STANDS: &str = "select epoch from owner where partition = $1 and epoch = $2";
 const COMMIT: &str = include_str!("saga_store/sql/commit.sql");
 const HISTORIES: &str = "select k.place, h.version, h.events
@@ -57,15 +56,12 @@ impl SagaStore for PgSagaStore {
         Ok(Owner { partition, epoch: row.big(0)? })
     }
 
-    async fn commit(&self, owner: Owner, batch: Vec<Transition>, sync: Sync) -> Result<Vec<Written>, CommitError> {
+    async fn commit(&self, owner: Owner, batch: Vec<Transition>) -> Result<Vec<Written>, CommitError> {
         let mut written = vec![Written::Conflict; batch.len()];
         let waves = waves(&batch);
         let mut queries = Vec::with_capacity(waves.len());
         for wave in &waves {
             queries.push(commit(owner, wave.iter().map(|place| &batch[*place]))?);
-        }
-        if sync == Sync::Derivable {
-            queries = queries.into_iter().map(Query::lazy).collect();
         }
         let answers = match (queries.len(), queries.pop()) {
             (0 | 1, Some(only)) => vec![self.pg.run(only).await],
@@ -92,15 +88,6 @@ impl SagaStore for PgSagaStore {
             }
         }
         Ok(written)
-    }
-
-    async fn sync(&self, owner: Owner) -> Result<(), CommitError> {
-        // The log is one: a commit that waits for the disk takes every one before it along. Where all of them wait,
-        // it is only asked whether the owner still is one.
-        let sql = if self.pg.has_lazy_commits() { TOUCH } else { STANDS };
-        let partition = number(owner.partition)?;
-        let rows = self.pg.run(Query::new(sql).bind(partition).big(owner.epoch)).await?;
-        if rows.is_empty() { Err(CommitError::Fenced(owner)) } else { Ok(()) }
     }
 
     async fn histories(&self, keys: Vec<SagaKey>) -> Result<Vec<Vec<Vec<Event>>>, StoreError> {

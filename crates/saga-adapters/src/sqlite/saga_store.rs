@@ -10,7 +10,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 use saga_core::{Event, Name, SagaKey, Status};
 use saga_runtime::StoreError;
-use saga_runtime::store::{CommitError, Owner, SagaFilter, SagaRow, SagaStore, Sync, Transition, Written};
+use saga_runtime::store::{CommitError, Owner, SagaFilter, SagaRow, SagaStore, Transition, Written};
 
 use super::{Db, Durability, Schema, SqlError};
 
@@ -22,7 +22,6 @@ pub const SCHEMA: Schema =
 
 const CLAIM: &str = "insert into owner (partition, epoch) values (?1, 1)
     on conflict (partition) do update set epoch = epoch + 1 returning epoch";
-const TOUCH: &str = "update owner set syncs = syncs + 1 where partition = ?1 and epoch = ?2";
 const EPOCH: &str = "select epoch from owner where partition = ?1";
 const START: &str = include_str!("saga_store/sql/start.sql");
 const STEP: &str = include_str!("saga_store/sql/step.sql");
@@ -55,22 +54,9 @@ impl SagaStore for SqliteSagaStore {
         self.db.write(Durability::Durable, claim).await
     }
 
-    async fn commit(&self, owner: Owner, batch: Vec<Transition>, sync: Sync) -> Result<Vec<Written>, CommitError> {
-        let durability = match sync {
-            Sync::Durable => Durability::Durable,
-            Sync::Derivable => Durability::Derivable,
-        };
-        let written = self.db.write(durability, move |conn| commit(conn, owner, &batch)).await?;
+    async fn commit(&self, owner: Owner, batch: Vec<Transition>) -> Result<Vec<Written>, CommitError> {
+        let written = self.db.write(Durability::Durable, move |conn| commit(conn, owner, &batch)).await?;
         written.ok_or(CommitError::Fenced(owner))
-    }
-
-    async fn sync(&self, owner: Owner) -> Result<(), CommitError> {
-        // A synced commit takes every one before it along; but SQLite does not sync one that changes no byte.
-        let touch = move |conn: &Connection| Ok(conn.prepare_cached(TOUCH)?.execute((owner.partition, owner.epoch))?);
-        match self.db.write(Durability::Durable, touch).await? {
-            0 => Err(CommitError::Fenced(owner)),
-            _ => Ok(()),
-        }
     }
 
     async fn histories(&self, keys: Vec<SagaKey>) -> Result<Vec<Vec<Vec<Event>>>, StoreError> {

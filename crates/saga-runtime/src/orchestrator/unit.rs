@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::{OperateError, Orchestrator, OrchestratorError, Request};
 use crate::bus::{Delivery, Message};
 use crate::delivery::{dead_letter, pause, publish};
-use crate::store::{CommitError, SagaRow, StoreError, Sync, Transition, Written};
+use crate::store::{CommitError, SagaRow, StoreError, Transition, Written};
 use crate::wire::{self, Inbound, Poison};
 
 /// How often a unit is decided anew because a compare-and-set lost, before the rest is left to the next delivery.
@@ -222,7 +222,7 @@ impl Orchestrator {
             return Ok(Vec::new());
         }
         self.context.stats.commits.inc();
-        self.store.commit(self.owner, transitions, Sync::Durable).await
+        self.store.commit(self.owner, transitions).await
     }
 
     fn decide_all(&mut self, items: &[Item], out: &mut Out) -> Round {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use saga_core::{Event, Json, SagaKey, Status};
-use saga_runtime::store::{CommitError, Owner, SagaFilter, SagaRow, SagaStore, Sync, Transition, Written};
+use saga_runtime::store::{CommitError, Owner, SagaFilter, SagaRow, SagaStore, Transition, Written};
 
 type Store = Arc<dyn SagaStore>;
 
@@ -62,7 +62,7 @@ fn step(key: SagaKey, from: u64, status: Status, awaiting: &str) -> Transition {
 }
 
 async fn write(store: &Store, owner: Owner, batch: Vec<Transition>) -> Vec<Written> {
-    store.commit(owner, batch, Sync::Derivable).await.unwrap()
+    store.commit(owner, batch).await.unwrap()
 }
 
 async fn all(store: &Store) -> Vec<SagaRow> {
@@ -78,7 +78,7 @@ async fn ids(store: &Store, filter: SagaFilter) -> Vec<u64> {
 pub async fn a_saga_is_written_and_read_back(store: &Store) {
     let owner = store.claim(0).await.unwrap();
     let (first, second) = (start(key(7)), step(key(7), 1, Status::Compensating, "take.undo"));
-    assert_eq!(store.commit(owner, vec![first.clone()], Sync::Durable).await.unwrap(), [Written::Yes]);
+    assert_eq!(store.commit(owner, vec![first.clone()]).await.unwrap(), [Written::Yes]);
     assert_eq!(all(store).await, [first.row]);
     assert_eq!(write(store, owner, vec![second.clone()]).await, [Written::Yes]);
     assert_eq!(all(store).await, [second.row]);
@@ -128,14 +128,12 @@ pub async fn s08_an_older_epoch_cannot_write(store: &Store) {
     assert_eq!(write(store, old, vec![start(key(7))]).await, [Written::Yes]);
     let new = store.claim(0).await.unwrap();
     assert!(new.epoch > old.epoch);
-    let refused = store.commit(old, vec![step(key(7), 1, Status::Running, ""), start(key(8))], Sync::Derivable).await;
+    let refused = store.commit(old, vec![step(key(7), 1, Status::Running, ""), start(key(8))]).await;
     assert_eq!(refused, Err(CommitError::Fenced(old)));
-    assert_eq!(store.sync(old).await, Err(CommitError::Fenced(old)));
-    assert_eq!(store.sync(new).await, Ok(()));
     assert_eq!(all(store).await.len(), 1);
     assert_eq!(write(store, new, vec![step(key(7), 1, Status::Running, "")]).await, [Written::Yes]);
     let invented = Owner { partition: 0, epoch: new.epoch + 1 };
-    assert_eq!(store.commit(invented, vec![start(key(9))], Sync::Durable).await, Err(CommitError::Fenced(invented)));
+    assert_eq!(store.commit(invented, vec![start(key(9))]).await, Err(CommitError::Fenced(invented)));
 }
 
 /// And sagas.
@@ -143,7 +141,7 @@ pub async fn partitions_have_epochs_of_their_own(store: &Store) {
     let (zero, one) = (store.claim(0).await.unwrap(), store.claim(1).await.unwrap());
     store.claim(1).await.unwrap();
     assert_eq!(write(store, zero, vec![start(key(7))]).await, [Written::Yes]);
-    assert_eq!(store.commit(one, vec![start(key(8))], Sync::Durable).await, Err(CommitError::Fenced(one)));
+    assert_eq!(store.commit(one, vec![start(key(8))]).await, Err(CommitError::Fenced(one)));
     assert_eq!(store.in_flight(0, None, 10).await.unwrap().len(), 1);
     assert_eq!(store.in_flight(1, None, 10).await.unwrap(), []);
 }

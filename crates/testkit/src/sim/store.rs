@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use saga_core::{Event, SagaKey};
 use saga_runtime::StoreError;
-use saga_runtime::store::{CommitError, Owner, SagaFilter, SagaRow, SagaStore, Sync, Transition, Written};
+use saga_runtime::store::{CommitError, Owner, SagaFilter, SagaRow, SagaStore, Transition, Written};
 
 use super::Sim;
 use super::laws::Laws;
@@ -138,7 +138,7 @@ impl SagaStore for SimStore {
         Ok(Owner { partition, epoch })
     }
 
-    async fn commit(&self, owner: Owner, batch: Vec<Transition>, sync: Sync) -> Result<Vec<Written>, CommitError> {
+    async fn commit(&self, owner: Owner, batch: Vec<Transition>) -> Result<Vec<Written>, CommitError> {
         self.sim.work().await;
         self.room()?;
         self.trouble()?;
@@ -152,39 +152,20 @@ impl SagaStore for SimStore {
             let mut written = Vec::with_capacity(batch.len());
             for transition in batch {
                 let (key, version) = (transition.row.key.clone(), transition.row.version);
-                self.sim.note(|| format!("store: {key} v{version} {sync:?} {:?}", transition.events));
+                self.sim.note(|| format!("store: {key} v{version} {:?}", transition.events));
                 written.push(disk.apply(transition));
                 match (written.last(), disk.sagas.get(&key)) {
                     (Some(Written::Yes), Some(stored)) => self.laws.committed(stored),
                     _ => self.sim.note(|| format!("store: {key} v{version} conflicts")),
                 }
             }
-            if sync == Sync::Durable {
-                let all = disk.log.len();
-                self.synced(&mut disk, all);
-            }
+            let all = disk.log.len();
+            self.synced(&mut disk, all);
             written
         };
         self.sim.work().await;
         self.trouble()?;
         Ok(written)
-    }
-
-    async fn sync(&self, owner: Owner) -> Result<(), CommitError> {
-        let (target, boots) = {
-            let disk = self.disk.lock();
-            disk.fence(owner)?;
-            (disk.log.len(), disk.boots)
-        };
-        self.sim.work().await;
-        self.room()?;
-        self.trouble()?;
-        let mut disk = self.disk.lock();
-        disk.fence(owner)?;
-        if disk.boots == boots {
-            self.synced(&mut disk, target);
-        }
-        Ok(())
     }
 
     async fn histories(&self, keys: Vec<SagaKey>) -> Result<Vec<Vec<Vec<Event>>>, StoreError> {

@@ -1,8 +1,7 @@
 -- Who drives a partition: a commit of an older epoch is refused.
 create table owner (
     partition integer primary key check (partition >= 0),
-    epoch bigint not null check (epoch > 0),
-    syncs bigint not null default 0 -- counts, so that there is something to sync when that is all that is asked for
+    epoch bigint not null check (epoch > 0)
 ) with (fillfactor = 10);
 
 -- Where each saga stands: small, updated in place. What it is made of is its history.
