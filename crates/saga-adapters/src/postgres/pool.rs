@@ -138,7 +138,7 @@ impl Pg {
 
     async fn session(&self) -> Result<Session, PgError> {
         let object = self.0.pool.get().await?;
-        Ok(Session { object: Some(object), limit: self.0.limit, open: false, hung: AtomicBool::new(false) })
+        Ok(Session { object: Some(object), limit: self.0.limit, open: false, lost: AtomicBool::new(false) })
     }
 }
 
@@ -185,13 +185,13 @@ struct Session {
     limit: Duration,
     /// In a transaction: not to be given back as it is.
     open: bool,
-    /// The server owes an answer: not to be given back at all.
-    hung: AtomicBool,
+    /// The server has ended it, or owes an answer: not to be given back at all.
+    lost: AtomicBool,
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(object) = self.object.take_if(|_| self.open || *self.hung.get_mut()) {
+        if let Some(object) = self.object.take_if(|_| self.open || *self.lost.get_mut()) {
             drop(Object::take(object));
         }
     }
@@ -208,13 +208,13 @@ impl Session {
         queries: &[Query<'_>],
         after: &[&'static str],
     ) -> Result<Vec<Vec<Row>>, PgError> {
-        match tokio::time::timeout(self.limit, self.send(before, queries, after)).await {
-            Ok(result) => result,
-            Err(_) => {
-                self.hung.store(true, Ordering::Relaxed);
-                Err(PgError::Transient(format!("the server has not answered for {:?}", self.limit)))
-            }
+        let hangs = || PgError::Transient(format!("the server has not answered for {:?}", self.limit));
+        let answered = tokio::time::timeout(self.limit, self.send(before, queries, after)).await;
+        let is_lost = answered.as_ref().map_or(true, |result| result.as_ref().is_err_and(PgError::lost_the_session));
+        if is_lost {
+            self.lost.store(true, Ordering::Relaxed);
         }
+        answered.unwrap_or_else(|_| Err(hangs()))
     }
 
     async fn send(
@@ -246,8 +246,8 @@ impl Session {
     /// After the end of a transaction. One that failed is rolled back (mostly it already is); if that fails too, the
     /// session is not given back.
     async fn settle(&mut self, ended_well: bool) {
-        let hung = self.hung.load(Ordering::Relaxed);
-        if ended_well || (!hung && self.pipeline(&[], &[], &["rollback"]).await.is_ok()) {
+        let lost = self.lost.load(Ordering::Relaxed);
+        if ended_well || (!lost && self.pipeline(&[], &[], &["rollback"]).await.is_ok()) {
             self.open = false;
         }
     }
