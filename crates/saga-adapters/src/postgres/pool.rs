@@ -18,6 +18,9 @@ const BEGIN: &str = "begin";
 const LAZY: &str = "set local synchronous_commit = off";
 const COMMIT: &str = "commit";
 
+/// For reads of everything.
+const LONG: Duration = Duration::from_secs(3600);
+
 /// One database and its sessions. Cheap to clone.
 #[derive(Clone)]
 pub struct Pg(Arc<Inner>);
@@ -127,6 +130,15 @@ impl Pg {
         }
     }
 
+    /// A transaction of another kind, for long reads: nobody is given up for being slow.
+    pub(super) async fn begin_with(&self, begin: &[&'static str], queries: Vec<Query<'_>>) -> Result<Tx, PgError> {
+        let mut session = self.session().await?;
+        session.open = true;
+        session.limit = LONG;
+        session.pipeline(begin, &queries, &[]).await?;
+        Ok(Tx { session, lazy_commits: false })
+    }
+
     /// Ends the sessions as they come back; whoever asks for one from now on is refused.
     pub async fn close(self) {
         self.0.pool.close();
@@ -172,6 +184,16 @@ impl Tx {
         result
     }
 
+    /// A statement without values or answer, whose text is not worth keeping.
+    pub(super) async fn say(&self, sql: &str) -> Result<(), PgError> {
+        Ok(self.session.client()?.batch_execute(sql).await?)
+    }
+
+    /// The same, with an answer.
+    pub(super) async fn ask(&self, sql: &str) -> Result<Vec<Row>, PgError> {
+        Ok(self.session.client()?.query(sql, &[]).await?)
+    }
+
     /// Takes everything back and gives the session back.
     pub async fn roll_back(mut self) {
         self.session.settle(false).await;
@@ -200,6 +222,10 @@ impl Drop for Session {
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<Vec<Row>, tokio_postgres::Error>> + Send + 'a>>;
 
 impl Session {
+    fn client(&self) -> Result<&Object, PgError> {
+        self.object.as_ref().ok_or_else(|| PgError::fault("the session is gone"))
+    }
+
     /// Sends everything at once and waits for all answers. The first error is the one that counts: those after it only
     /// say that the transaction is broken.
     async fn pipeline(
@@ -223,7 +249,7 @@ impl Session {
         queries: &[Query<'_>],
         after: &[&'static str],
     ) -> Result<Vec<Vec<Row>>, PgError> {
-        let Some(client) = &self.object else { return Err(PgError::fault("the session is gone")) };
+        let client = self.client()?;
         // Prepared first, all of them: or the commit would overtake a statement that is prepared for the first time.
         let mut prepared = Vec::with_capacity(queries.len());
         for query in queries {

@@ -1,5 +1,6 @@
 //! The store on PostgreSQL.
 
+mod ledger;
 mod stock;
 
 use async_trait::async_trait;
@@ -11,6 +12,8 @@ use saga_runtime::StoreError;
 
 use super::{Listing, MOST_STOCK, Refused, Store};
 use crate::domain::{Category, Product, ProductChange};
+
+pub(crate) use ledger::each;
 
 /// The service's database.
 pub const PG_SCHEMA: Schema =
