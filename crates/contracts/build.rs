@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
+#[expect(clippy::disallowed_methods, reason = "how cargo talks to build scripts")]
 fn main() -> Result<(), Box<dyn Error>> {
     let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
     println!("cargo:rerun-if-changed={}", proto.display());

@@ -12,14 +12,18 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
+use hyper::body::Body as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+use tracing::Instrument as _;
 
-use crate::problem::{Code, Problem};
+use crate::problem::{Code, Occurrence, Problem};
+use crate::stall::{Stall, prompt};
+use crate::trace::TraceId;
 
 /// What a listener allows.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +36,10 @@ pub struct HttpLimits {
     pub headers: usize,
     /// Connections at once; more wait in the kernel's queue.
     pub connections: usize,
+    /// How long a client may take to send its body.
+    pub body_time: Duration,
+    /// How long a client may leave what is written to it unread.
+    pub write_stall: Duration,
     /// How long open requests may take to end when the server stops.
     pub drain: Duration,
 }
@@ -42,8 +50,12 @@ impl Default for HttpLimits {
             body: 64 * 1024,
             header_time: Duration::from_secs(10),
             headers: 16 * 1024,
+            // 64 KiB at 2 KiB a second.
+            body_time: Duration::from_secs(30),
             // An idle event stream holds one; 10,000 of them must not stop the others.
             connections: 20_000,
+            // Event streams are resumed from where they were cut; nobody needs longer to read a few kilobytes.
+            write_stall: Duration::from_secs(30),
             drain: Duration::from_secs(10),
         }
     }
@@ -52,22 +64,49 @@ impl Default for HttpLimits {
 /// Adds what every route needs: the body limit, problems for unknown paths and methods, panics caught, headers set.
 pub fn finish(router: Router, limits: HttpLimits) -> Router {
     router
-        .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
+        .fallback(nothing_here)
         .method_not_allowed_fallback(|| async {
             Problem::new(Code::MethodNotAllowed, "this path does not take this method; see the Allow header")
         })
-        .layer(from_fn(guard))
+        .layer(from_fn(move |request, next| guard(limits, request, next)))
         .layer(DefaultBodyLimit::max(limits.body))
 }
 
-/// Catches panics and sets the security headers.
-async fn guard(request: Request, next: Next) -> Response {
+/// A gRPC client reads the header, everybody else the problem.
+async fn nothing_here(request: Request) -> Response {
+    let mut response = Problem::new(Code::NotFound, "there is nothing at this path").into_response();
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        // UNIMPLEMENTED
+        response.headers_mut().insert(HeaderName::from_static("grpc-status"), HeaderValue::from_static("12"));
+    }
+    response
+}
+
+/// Names the request in the logs, catches panics, tells problems which request they happened to, sets the security
+/// headers.
+async fn guard(limits: HttpLimits, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    let answered = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    let mut response = answered.unwrap_or_else(|_| {
-        tracing::error!(path, "a handler panicked");
+    let trace_id = TraceId::of(request.headers());
+    let span = tracing::info_span!("request", %trace_id, method = %request.method(), path);
+    let handled = async move {
+        if request.body().size_hint().lower() > limits.body as u64 {
+            // It says so itself: nobody has to wait for all of it.
+            return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+        }
+        let mut request = request.map(|body| prompt(body, limits.body_time));
+        request.extensions_mut().insert(trace_id);
+        next.run(request).await
+    };
+    let answered = std::panic::AssertUnwindSafe(handled.instrument(span.clone())).catch_unwind().await;
+    let response = answered.unwrap_or_else(|_| {
+        span.in_scope(|| tracing::error!("a handler panicked"));
         Problem::new(Code::InternalError, "the request could not be handled; it has been logged").into_response()
     });
+    let mut response = plain_errors_as_problems(response);
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        *response.body_mut() = problem.to_json(Some(Occurrence { instance: &path, trace_id })).into();
+    }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -78,6 +117,7 @@ async fn guard(request: Request, next: Next) -> Response {
 }
 
 /// Serves until `stop`, then lets open requests end (at most `limits.drain`).
+#[expect(clippy::disallowed_methods, reason = "its connections are tracked by hyper-util's GracefulShutdown")]
 pub fn serve(
     listener: TcpListener,
     router: Router,
@@ -115,7 +155,8 @@ pub fn serve(
             }
             let router = router.clone();
             let service = hyper::service::service_fn(move |request| answer(router.clone(), request, peer));
-            let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+            let socket = TokioIo::new(Stall::new(stream, limits.header_time, limits.write_stall));
+            let connection = server.serve_connection_with_upgrades(socket, service).into_owned();
             let watched = graceful.watch(connection);
             tokio::spawn(async move {
                 if let Err(error) = watched.await {
@@ -133,12 +174,12 @@ pub fn serve(
 
 fn builder(limits: HttpLimits) -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
+    // No pipeline_flush: with it hyper 1.12 buffers without bound for a client that does not read (a51).
     server
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_time)
-        .max_buf_size(limits.headers.max(8 * 1024))
-        .pipeline_flush(true);
+        .max_buf_size(limits.headers.max(8 * 1024));
     server
         .http2()
         .timer(TokioTimer::new())
@@ -156,8 +197,7 @@ async fn answer(
 ) -> Result<Response, Infallible> {
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(peer));
-    let response = router.oneshot(request).await?;
-    Ok(plain_errors_as_problems(response))
+    router.oneshot(request).await
 }
 
 /// What axum itself refuses (a body over the limit read by a plain extractor, say) becomes a problem as well.

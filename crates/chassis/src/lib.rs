@@ -9,3 +9,6 @@ pub mod money;
 pub mod paging;
 pub mod problem;
 pub mod time;
+pub mod trace;
+
+mod stall;

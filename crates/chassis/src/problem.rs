@@ -7,6 +7,8 @@ use axum::response::{IntoResponse, Response};
 use saga_runtime::StoreError;
 use serde::Serialize;
 
+use crate::trace::TraceId;
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $status:ident, $title:literal, $retryable:literal;)*) => {
         /// What went wrong; stable for programs.
@@ -84,13 +86,26 @@ pub struct Problem {
     retry_after: Option<u64>,
 }
 
+/// Which request a problem happened to; the server adds it on the way out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Occurrence<'a> {
+    /// The request's path.
+    pub(crate) instance: &'a str,
+    /// Finds the request in the logs.
+    pub(crate) trace_id: TraceId,
+}
+
 #[derive(Serialize)]
 struct Body<'a> {
     r#type: String,
     title: &'a str,
     status: u16,
     detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
     code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
     retryable: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError<'a>>,
@@ -123,6 +138,22 @@ impl Problem {
         self.retry_after = Some(seconds);
         self
     }
+
+    /// The JSON of it.
+    pub(crate) fn to_json(&self, at: Option<Occurrence<'_>>) -> Vec<u8> {
+        let body = Body {
+            r#type: format!("/docs/errors/{}", self.code.as_str()),
+            title: self.code.title(),
+            status: self.code.status().as_u16(),
+            detail: &self.detail,
+            instance: at.map(|at| at.instance),
+            code: self.code.as_str(),
+            trace_id: at.map(|at| at.trace_id.to_string()),
+            retryable: self.code.retryable(),
+            errors: self.errors.iter().map(|(pointer, detail)| FieldError { pointer, detail }).collect(),
+        };
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
 }
 
 impl From<StoreError> for Problem {
@@ -144,25 +175,22 @@ impl From<StoreError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = Body {
-            r#type: format!("/docs/errors/{}", self.code.as_str()),
-            title: self.code.title(),
-            status: self.code.status().as_u16(),
-            detail: &self.detail,
-            code: self.code.as_str(),
-            retryable: self.code.retryable(),
-            errors: self.errors.iter().map(|(pointer, detail)| FieldError { pointer, detail }).collect(),
-        };
-        let json = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response = (self.code.status(), json).into_response();
+        let mut response = (self.code.status(), self.to_json(None)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.code.status() == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            // RFC 6750, section 3: an error is named only when there was a token.
+            let challenge = match self.code {
+                Code::TokenExpired => r#"Bearer error="invalid_token", error_description="the token has expired""#,
+                _ => "Bearer",
+            };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        // Whoever knows the request writes the body again, with `instance` and `trace_id`.
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -1,5 +1,5 @@
 //! The in-process twins pass the ports' suites; what only they promise is tested here.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 use std::sync::Arc;
 

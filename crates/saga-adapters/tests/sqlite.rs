@@ -1,5 +1,5 @@
 //! What the SQLite handle promises: groups, isolation between jobs, durability, room on the disk.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 use std::path::Path;
 use std::sync::mpsc;

@@ -76,13 +76,10 @@ pub enum Effect {
 pub struct Decision {
     /// One transition of the history.
     pub events: Vec<Event>,
-    /// In this order, only after the commit.
+    /// In this order, only after the commit is on disk.
     pub effects: Vec<Effect>,
     /// The state after the events.
     pub next: Saga,
-    /// Whether the commit must be on disk before any effect. Not needed for commands where the same decision comes out
-    /// again when participants repeat their stored replies; result events always wait for the disk.
-    pub durable: bool,
 }
 
 /// Why nothing happens. None of these is a fault of the engine; each is counted by its name.
@@ -224,19 +221,18 @@ struct Plan<'d> {
     now: Millis,
     events: Vec<Event>,
     effects: Vec<Effect>,
-    durable: bool,
 }
 
 impl<'d> Plan<'d> {
     fn new(definition: &'d Definition, saga: &Saga, now: Millis) -> Self {
         // Time never runs backwards in a history, whatever the machine's clock does.
         let now = now.max(saga.updated_at);
-        Self { definition, saga: saga.clone(), now, events: Vec::new(), effects: Vec::new(), durable: false }
+        Self { definition, saga: saga.clone(), now, events: Vec::new(), effects: Vec::new() }
     }
 
     fn finish(mut self) -> Decision {
         self.saga.version += 1;
-        Decision { events: self.events, effects: self.effects, next: self.saga, durable: self.durable }
+        Decision { events: self.events, effects: self.effects, next: self.saga }
     }
 
     fn add(&mut self, event: Event) -> Result<(), Rejection> {
@@ -269,8 +265,6 @@ impl<'d> Plan<'d> {
         };
         let not_awaited = || Rejection::NotAwaited { step: step.clone(), op };
         let (current, scheduled) = awaited.ok_or_else(not_awaited)?;
-        // A stuck step is not sent again by itself, so its answer may not come a second time.
-        self.durable = !scheduled;
         match outcome {
             Outcome::Done(output) => self.done(step, op, output),
             Outcome::Refused(refusal) if op == Op::Undo || spec.kind == Kind::Retriable => {
@@ -301,7 +295,6 @@ impl<'d> Plan<'d> {
     }
 
     fn delay(&mut self, spec: &StepSpec, op: Op, attempt: u32, detail: String) -> Result<(), Rejection> {
-        self.durable = true;
         let policy = policy(spec, op);
         let step = spec.name.clone();
         if policy.exhausted(attempt) {
@@ -312,12 +305,10 @@ impl<'d> Plan<'d> {
     }
 
     fn stuck(&mut self, step: Name, op: Op, detail: String) -> Result<(), Rejection> {
-        self.durable = true;
         self.add(Event::StepStuck { step, op, detail, at: self.now })
     }
 
     fn timer(&mut self) -> Result<(), Rejection> {
-        self.durable = true;
         let forward = matches!(self.saga.status, Status::Running | Status::Stuck);
         if forward && self.saga.deadline.is_some_and(|d| d <= self.now) && self.can_compensate() {
             return self.compensate(Refusal::new("deadline_exceeded", "the saga did not pass its pivot in time"));
@@ -353,7 +344,6 @@ impl<'d> Plan<'d> {
     }
 
     fn operator(&mut self, verb: Verb, actor: String, reason: String, version: Option<u64>) -> Result<(), Rejection> {
-        self.durable = true;
         let status = self.saga.status;
         if let Some(expected) = version.filter(|v| *v != self.saga.version) {
             return Err(Rejection::StaleVersion { expected, actual: self.saga.version });
@@ -405,7 +395,6 @@ impl<'d> Plan<'d> {
     }
 
     fn compensate(&mut self, reason: Refusal) -> Result<(), Rejection> {
-        self.durable = true;
         self.add(Event::CompensationBegun { reason, at: self.now })?;
         self.advance()
     }

@@ -216,6 +216,16 @@ impl Saga {
 
     /// When this saga next wants to be looked at, in ms since the epoch; `None`: only a message or a human moves it.
     pub fn wake_at(&self) -> Option<Millis> {
+        self.wake(self.deadline)
+    }
+
+    /// The same for one that was looked at `now` and had nothing to do: its deadline, if that has passed, came too late
+    /// to turn it back.
+    pub fn wake_after(&self, now: Millis) -> Option<Millis> {
+        self.wake(self.deadline.filter(|deadline| *deadline > now))
+    }
+
+    fn wake(&self, deadline: Option<Millis>) -> Option<Millis> {
         let forward = match self.status {
             Status::Completed | Status::Compensated => return None,
             Status::Running | Status::Stuck => true,
@@ -226,7 +236,7 @@ impl Saga {
             Phase::Undoing { due, .. } if !forward => due,
             _ => None,
         });
-        dues.chain(self.deadline.filter(|_| forward)).min()
+        dues.chain(deadline.filter(|_| forward)).min()
     }
 
     /// What is awaited, for people: step and op of the first command that is out.

@@ -18,6 +18,7 @@ pub trait Clock: Send + Sync + 'static {
     }
 
     /// Returns after `wait`. Cancel-safe.
+    #[expect(clippy::disallowed_methods, reason = "the one lawful place")]
     async fn sleep(&self, wait: Duration) {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;

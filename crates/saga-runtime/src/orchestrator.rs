@@ -5,9 +5,9 @@
 //! ```
 //!
 //! **State rows are the outbox**: whatever is outstanding follows from a saga's history, so a crash anywhere in that
-//! line loses nothing. Commands go out as soon as they are committed, because a lost suffix of commits is derived
-//! again from the participants' stored replies; what customers see goes out only once it is on disk, because a cancel
-//! or a deadline after a power loss could derive something else. One loop drives one partition; its epoch fences every loop that drove it before.
+//! line loses nothing. Nothing goes out before its commit is on disk: what a participant or a customer has heard of is
+//! never forgotten, so no other course can be taken. One loop drives one partition; its epoch fences every loop that
+//! drove it before.
 
 mod recovery;
 mod timers;

@@ -30,8 +30,6 @@ stats! {
     transitions,
     /// Commits: transitions per commit is the batch size.
     commits,
-    /// Commits that waited for the disk.
-    durable_commits,
     /// Commands sent again by a timer.
     repeated,
     /// Commands sent again because a saga was taken over.

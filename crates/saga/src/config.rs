@@ -24,6 +24,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the services' gRPC listens; nothing: the port after `listen`, this machine only.
     pub internal_listen: Option<SocketAddr>,
+    /// Whether the services' gRPC tells what it offers (`grpc.reflection.v1`): for development.
+    pub internal_reflection: bool,
     /// Where operators connect; nothing: the second port after `listen`, this machine only.
     pub admin_listen: Option<SocketAddr>,
     /// How long a shutdown waits for open requests, in seconds.
@@ -94,6 +96,7 @@ impl Default for Config {
             data: PathBuf::from("data"),
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             internal_listen: None,
+            internal_reflection: false,
             admin_listen: None,
             drain_s: 10,
             log: Log::default(),
@@ -128,7 +131,7 @@ impl Default for Sqlite {
 
 impl Default for Bus {
     fn default() -> Self {
-        Self { queue: 20_000 }
+        Self { queue: 8_192 }
     }
 }
 

@@ -7,6 +7,8 @@
 //!
 //! One thread, one connection per client, one stream per account: it shares the machine with what it measures.
 
+#![expect(clippy::disallowed_methods, reason = "a client: it measures real time, and its tasks end with its process")]
+
 mod client;
 mod mix;
 mod report;

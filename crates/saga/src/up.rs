@@ -32,7 +32,7 @@ use folder::Folder;
 use listeners::Listeners;
 use services::Services;
 
-pub(crate) use services::create_account;
+pub(crate) use services::{create_account, definitions};
 
 /// After the listeners have drained, loops and files get this long: a unit of work takes milliseconds.
 const LOOPS_END_WITHIN: Duration = Duration::from_secs(10);
@@ -148,6 +148,7 @@ impl Shop {
 }
 
 /// 256 random bits as text: lasts as long as the process.
+#[expect(clippy::disallowed_methods, reason = "a secret")]
 fn token() -> anyhow::Result<String> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;

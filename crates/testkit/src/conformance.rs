@@ -52,6 +52,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 ///
 /// # Panics
 /// When that is over.
+#[expect(clippy::disallowed_methods, reason = "asks a real thing again until the limit")]
 pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     within(what, async {
         while !condition().await {

@@ -9,6 +9,7 @@
 //! Run it with `cargo run --release -p trip -- 1000`: that many trips; every tenth finds no seat and is taken back.
 
 #![expect(clippy::print_stdout, reason = "an example talks to whoever runs it")]
+#![expect(clippy::disallowed_methods, reason = "its tasks end with it")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -209,6 +209,7 @@ impl Accounts {
     }
 
     /// 256 random bits as text, and their hash.
+    #[expect(clippy::disallowed_methods, reason = "a secret")]
     fn new_token(&self) -> Result<(String, [u8; 32]), StoreError> {
         use base64::Engine as _;
         let mut random = [0_u8; 32];

@@ -48,6 +48,7 @@ impl Passwords {
     ///
     /// # Errors
     /// `overloaded` when too many wait.
+    #[expect(clippy::disallowed_methods, reason = "a salt")]
     pub(crate) async fn hash(&self, password: String) -> Result<PasswordHash, Problem> {
         let mut salt = [0; 16];
         getrandom::fill(&mut salt).map_err(|e| internal(&e.to_string()))?;

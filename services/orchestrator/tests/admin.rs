@@ -1,132 +1,20 @@
 //! The admin routes over a real store, bus and loop: what an operator sees and can do.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, missing_docs, dead_code, reason = "tests")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+mod desk;
+
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
-use saga_adapters::inproc::InProcBus;
-use saga_adapters::sqlite::dead_letters::{self, SqliteDeadLetters};
-use saga_adapters::sqlite::saga_store::{self, SqliteSagaStore};
-use saga_adapters::sqlite::{Db, Options};
-use saga_core::protocol::{Command, Outcome, Reply, Start};
-use saga_core::{Definition, Json, Name, Op, SagaKey};
-use saga_runtime::{
-    Bus as _, Definitions, LoopContext, LoopOptions, Participant, Stats, StoreError, SystemClock, run_participant, wire,
-};
-use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
+use desk::world;
+use saga_core::protocol::Start;
+use saga_core::{Json, SagaKey};
+use saga_runtime::{Bus as _, wire};
+use serde_json::json;
 use tower::ServiceExt as _;
-
-/// Does everything, but pays only when it is told that it may.
-struct Desk {
-    open: Arc<AtomicBool>,
-}
-
-#[async_trait]
-impl Participant for Desk {
-    fn group(&self) -> &str {
-        "desk"
-    }
-
-    fn topics(&self) -> Vec<Name> {
-        ["take", "give-back", "ship"].map(Name::new).to_vec()
-    }
-
-    async fn handle(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
-        let closed = !self.open.load(Ordering::SeqCst);
-        let answer = |command: &Command| match (command.step.as_str(), command.op) {
-            ("take", Op::Do) if command.saga.id == 13 => Outcome::refused("unlucky", "not this one"),
-            ("ship", Op::Do) if closed => Outcome::Retry("the desk is closed".into()),
-            _ => Outcome::done(),
-        };
-        Ok(batch.iter().map(|command| command.reply(answer(command))).collect())
-    }
-}
-
-struct World {
-    router: axum::Router,
-    bus: Arc<InProcBus>,
-    open: Arc<AtomicBool>,
-    _folder: tempfile::TempDir,
-    stop: CancellationToken,
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-const DEFINITION: &str = "
-saga: parcel
-version: 1
-retry: { initial: 1ms, max: 1ms, attempts: 2 }
-steps:
-  - { step: take, undo: give-back }
-  - { step: ship, kind: retriable }
-";
-
-async fn world() -> World {
-    let folder = tempfile::tempdir().unwrap();
-    let open_db = |name: &str, schema| Db::open(&folder.path().join(name), &schema, &Options::default()).unwrap();
-    let letters = Arc::new(SqliteDeadLetters::new(open_db("bus.db", dead_letters::SCHEMA)));
-    let store = Arc::new(SqliteSagaStore::new(open_db("orchestrator.db", saga_store::SCHEMA)));
-    let definition = Definition::from_yaml(DEFINITION).unwrap();
-    let bus = Arc::new(InProcBus::new(definition.topics(), 1_000, letters.clone()));
-    let stop = CancellationToken::new();
-    let context = LoopContext {
-        bus: bus.clone(),
-        clock: Arc::new(SystemClock),
-        stop: stop.clone(),
-        stats: Arc::new(Stats::default()),
-        options: LoopOptions::default(),
-    };
-    let definitions = Arc::new(Definitions::new([definition]));
-    let service = orchestrator::build(&orchestrator::Config::default(), context.clone(), store, letters, definitions);
-    let open = Arc::new(AtomicBool::new(false));
-    tokio::spawn(run_participant(context, Arc::new(Desk { open: open.clone() })));
-    tokio::spawn(service.orchestrator.run());
-    World { router: service.admin, bus, open, _folder: folder, stop }
-}
-
-impl World {
-    async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (StatusCode, Value) {
-        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
-        let body = body.map_or_else(Body::empty, |b| Body::from(b.to_string()));
-        let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
-        let status = response.status();
-        let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
-        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
-    }
-
-    async fn saga(&self, id: u64) -> Value {
-        self.call("GET", &format!("/admin/sagas/{id}?definition=parcel"), None).await.1
-    }
-
-    /// Starts a saga (again and again: the groups may not have joined yet) until it stands where it should.
-    async fn bring(&self, id: u64, status: &str) -> Value {
-        let start = Start { saga: SagaKey::new("parcel", id), input: Json::of(&json!({ "weight": 3 })).unwrap() };
-        let limit = tokio::time::Instant::now() + Duration::from_secs(20);
-        loop {
-            self.bus.publish(vec![wire::start_message(&"parcel".into(), &start)]).await.unwrap();
-            let saga = self.saga(id).await;
-            if saga["status"] == status {
-                return saga;
-            }
-            assert!(tokio::time::Instant::now() < limit, "saga {id} is {saga}, not {status}");
-            tokio::task::yield_now().await;
-        }
-    }
-
-    async fn verb(&self, id: u64, verb: &str, body: Value) -> (StatusCode, Value) {
-        self.call("POST", &format!("/admin/sagas/{id}/{verb}?definition=parcel"), Some(body)).await
-    }
-}
 
 #[tokio::test]
 async fn a_stuck_saga_is_listed_and_goes_on_when_it_is_retried() {

@@ -1,9 +1,13 @@
 //! Orders and their rules. Pure.
 
+use chassis::money::is_currency;
 use contracts::purchase::PurchaseInput;
 use saga_core::Millis;
 use saga_core::protocol::Outcome;
 use serde::{Deserialize, Serialize};
+
+/// The most that an order can come to, in minor units: what every JSON client can hold (2^53 − 1).
+pub const MAX_AMOUNT: i64 = (1 << 53) - 1;
 
 /// How an order stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -99,6 +103,12 @@ pub fn place(id: u64, input: &PurchaseInput, now: Millis) -> Result<Order, Outco
         let sum = line.quantity.checked_mul(line.unit_price).and_then(|price| amount.checked_add(price));
         amount = sum.ok_or_else(|| refuse("the amount is out of range"))?;
         lines.push(line);
+    }
+    if amount > MAX_AMOUNT {
+        return Err(refuse("the amount is out of range"));
+    }
+    if !is_currency(&input.currency_code) {
+        return Err(refuse("the currency is not one"));
     }
     if amount != input.amount {
         return Err(refuse("the lines do not add up to the amount"));

@@ -1,5 +1,6 @@
 //! Payments and their rules. Pure.
 
+use chassis::money::is_currency;
 use contracts::purchase::PurchaseInput;
 use saga_core::Millis;
 use saga_core::protocol::Outcome;
@@ -67,7 +68,7 @@ pub fn due(saga_id: u64, input: &PurchaseInput) -> Result<(), Outcome> {
     if !(0..=MAX_AMOUNT).contains(&input.amount) {
         return refuse("the amount is out of range");
     }
-    if input.currency_code.len() != 3 {
+    if !is_currency(&input.currency_code) {
         return refuse("the currency is not one");
     }
     Ok(())
@@ -87,7 +88,9 @@ mod tests {
             amount,
         };
         assert!(due(1, &input(24_460, "VND")).is_ok());
-        for (id, amount, currency) in [(1, -1, "VND"), (1, MAX_AMOUNT + 1, "VND"), (1, 1, "VNDX"), (2, 1, "VND")] {
+        for (id, amount, currency) in
+            [(1, -1, "VND"), (1, MAX_AMOUNT + 1, "VND"), (1, 1, "VNDX"), (1, 1, "₫"), (2, 1, "VND")]
+        {
             assert!(matches!(due(id, &input(amount, currency)), Err(Outcome::Refused(_))));
         }
     }

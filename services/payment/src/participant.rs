@@ -51,13 +51,13 @@ impl PaymentParticipant {
 
     async fn dos(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let charged = self.charge_all(&batch).await;
-        let approved = |id| matches!(charged.get(&id), Some(Charged::Approved(_)));
-        let to_void: HashMap<u64, String> =
-            batch.iter().filter(|c| approved(c.saga.id)).map(|c| (c.saga.id, key(&c.saga))).collect();
+        // Whatever the gateway said last: it may have charged and not said so, or said so before a crash.
+        let asked: HashMap<u64, String> =
+            batch.iter().filter(|c| charged.contains_key(&c.saga.id)).map(|c| (c.saga.id, key(&c.saga))).collect();
         let mut replies = self.store.charge(batch, charged, self.clock.now()).await?;
         for reply in &mut replies {
             let blocked = matches!(&reply.outcome, Outcome::Refused(r) if r.code == UNDONE_BEFORE_DO);
-            if let Some(key) = to_void.get(&reply.saga.id).filter(|_| blocked)
+            if let Some(key) = asked.get(&reply.saga.id).filter(|_| blocked)
                 && let Err(detail) = self.gateway.void(key).await
             {
                 // It must not be forgotten: the command comes again and finds itself blocked again.
@@ -114,9 +114,13 @@ impl Participant for PaymentParticipant {
         if replies.iter().zip(&order).all(|(reply, (saga, op))| reply.saga == *saga && reply.op == *op) {
             return Ok(replies);
         }
-        // Back into the batch's order; a command that stands there twice has two equal replies.
-        let place = |reply: &Reply| order.iter().position(|(saga, op)| reply.saga == *saga && reply.op == *op);
-        replies.sort_by_key(|reply| place(reply));
-        Ok(replies)
+        // Back into the batch's order; a command that stands there twice has two replies.
+        let mut ordered = Vec::with_capacity(replies.len());
+        for (saga, op) in &order {
+            if let Some(at) = replies.iter().position(|reply| reply.saga == *saga && reply.op == *op) {
+                ordered.push(replies.remove(at));
+            }
+        }
+        Ok(ordered)
     }
 }

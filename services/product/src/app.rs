@@ -1,7 +1,8 @@
 //! The catalogue's use cases.
 //!
-//! Reads go through a small in-process cache of typed rows: a second old at most, dropped when a product is changed
-//! here. No decision about price or stock is taken from it: the step re-reads both under lock.
+//! What other services ask for goes through a small in-process cache of typed rows: a second old at most, dropped when
+//! a product is changed here. No decision about price or stock is taken from it: the step re-reads both under lock.
+//! What a person looks at is read as it is: who has just bought sees that the stock went down.
 
 use std::sync::Arc;
 
@@ -152,13 +153,14 @@ impl Products {
         Ok(changed)
     }
 
-    /// One product, a second old at most.
+    /// One product, as it is.
     ///
     /// # Errors
     /// `not_found`.
     pub async fn product(&self, id: u64) -> Result<Arc<Product>, Problem> {
-        let mut found = self.products(&[id]).await?;
-        found.pop().ok_or_else(|| refused(Refused::NotFound))
+        let found = if self.filter.may_contain(id).await { self.store.products(vec![id]).await? } else { Vec::new() };
+        let product = found.into_iter().next().ok_or_else(|| refused(Refused::NotFound))?;
+        Ok(self.remember(product, self.clock.now()))
     }
 
     /// Products, a second old at most, in the order of `ids`; those that do not exist are left out.

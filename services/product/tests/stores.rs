@@ -181,6 +181,13 @@ async fn stock_cannot_be_changed_out_of_range(store: &Port) {
         assert_eq!(store.set_product(5, change, 6).await.unwrap(), Err(Refused::StockOutOfRange), "{delta}");
     }
     assert_eq!(store.products(vec![5]).await.unwrap(), [product(5, 3)]);
+    handle(store, vec![command(1, Op::Do, &[(5, 1)])]).await;
+    let most = |delta| ProductChange { inventory: Some((delta, "r".into())), ..ProductChange::default() };
+    let refused = store.set_product(5, most((1 << 53) - 1 - 2), 6).await.unwrap();
+    assert_eq!(refused, Err(Refused::StockOutOfRange), "what is taken may come back");
+    assert_eq!(store.set_product(5, most((1 << 53) - 1 - 3), 6).await.unwrap().unwrap().inventory, (1 << 53) - 2);
+    handle(store, vec![command(1, Op::Undo, &[])]).await;
+    store.set_product(5, most(4 - (1 << 53)), 6).await.unwrap().unwrap();
     let all = ProductChange { inventory: Some((-3, "lost".into())), ..ProductChange::default() };
     assert_eq!(store.set_product(5, all, 6).await.unwrap().unwrap().inventory, 0);
 }

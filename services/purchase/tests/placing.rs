@@ -1,5 +1,5 @@
 //! Buying over HTTP: what is accepted, what is refused and how, keys, admission, cancelling.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod shop;
 

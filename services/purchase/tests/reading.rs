@@ -1,5 +1,5 @@
 //! Looking at purchases: own ones only, pages, versions, long polls.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod shop;
 

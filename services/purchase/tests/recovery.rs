@@ -1,5 +1,5 @@
 //! What is lost is asked for again: crashes, lost starts, lost results, duplicates, forged results.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod shop;
 

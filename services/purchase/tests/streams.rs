@@ -1,5 +1,5 @@
 //! Event streams: live, resumed, ended, cut off.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod shop;
 

@@ -132,6 +132,7 @@ pub fn open_read_only(path: &Path, schema: &Schema) -> Result<Connection, OpenEr
 }
 
 /// Opens a file for writing, creates it if it is not there, checks whose it is, brings it up to date.
+#[expect(clippy::disallowed_methods, reason = "opening blocks: it is called off the executor")]
 pub(super) fn open(path: &Path, schema: &Schema, check_up_to_bytes: u64) -> Result<Connection, OpenError> {
     let mut left = TRIES;
     loop {

@@ -120,12 +120,17 @@ fn check_pivot(steps: &[StepSpec], before: &[Vec<bool>]) -> Result<(), Definitio
     if let (Some(first), Some(second)) = (pivot, pivots.next()) {
         return Err(DefinitionError::TwoPivots { first: name(first), second: name(second) });
     }
+    let pairs = || (0..steps.len()).flat_map(|at| (0..steps.len()).map(move |other| (at, other)));
+    // The plainest mistake first: its other consequences would only confuse.
+    let back = |&(at, other): &(usize, usize)| {
+        steps[at].kind == Kind::Compensatable && steps[other].kind != Kind::Compensatable && before[at][other]
+    };
+    if let Some((at, other)) = pairs().find(back) {
+        return Err(DefinitionError::CompensatableAfterPivot { step: name(at), after: name(other) });
+    }
     for at in 0..steps.len() {
         for other in 0..steps.len() {
             let (kind, earlier) = (steps[at].kind, steps[other].kind);
-            if kind == Kind::Compensatable && earlier != Kind::Compensatable && before[at][other] {
-                return Err(DefinitionError::CompensatableAfterPivot { step: name(at), after: name(other) });
-            }
             if kind == Kind::Pivot && earlier == Kind::Compensatable && !before[at][other] {
                 return Err(DefinitionError::PivotTooEarly { pivot: name(at), step: name(other) });
             }

@@ -44,9 +44,8 @@ impl Shape {
             steps.reverse();
         }
         let policy = |attempts| RetryPolicy { initial: 100, factor: 2.0, max: 1_000, attempts };
-        let mut builder = Definition::builder("law", 1)
-            .timeout(1_000)
-            .retry(policy(self.attempts.0), policy(self.attempts.1));
+        let mut builder =
+            Definition::builder("law", 1).timeout(1_000).retry(policy(self.attempts.0), policy(self.attempts.1));
         if self.deadline && steps.iter().any(|(_, kind, _)| *kind != Kind::Retriable) {
             builder = builder.deadline(DEADLINE);
         }

@@ -1,5 +1,5 @@
 //! The engine's laws, pure: any lawful definition, a participant that never errs, and weather.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod checks;
 mod compensation;

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use saga_core::protocol::{Cancel, Start};
-use saga_core::{Decision, Definition, Effect, Event, Input, Rejection, Saga, SagaKey, Status, Verb};
+use saga_core::state::Phase;
+use saga_core::{Decision, Definition, Effect, Event, Input, Name, Op, Rejection, Saga, SagaKey, Status, Verb};
 use saga_core::{decide, outstanding, replay, results};
 use tokio::sync::oneshot;
 
@@ -16,24 +17,20 @@ use crate::wire::{self, Inbound, Poison};
 /// How often a unit is decided anew because a compare-and-set lost, before the rest is left to the next delivery.
 const CONFLICT_ROUNDS: usize = 4;
 
-/// What a unit publishes.
+/// What a unit publishes, once its reasons are on disk. A command that went out earlier could be carried out and then
+/// be forgotten by a power loss: a cancel that comes before the participant's stored answer would leave its effect behind.
 #[derive(Default)]
 struct Out {
-    /// Commands and dead letters: as soon as their reason is committed.
-    now: Vec<Message>,
-    /// Result events: once their reason is on disk.
-    synced: Vec<Message>,
-    /// Whether a commit of this unit has not waited for the disk.
-    unsynced: bool,
+    messages: Vec<Message>,
 }
 
 impl Out {
     fn add(&mut self, definition: &Definition, effects: impl IntoIterator<Item = Effect>) {
         for effect in effects {
             match effect {
-                Effect::SendCommand { topic, command } => self.now.push(wire::command_message(&topic, &command)),
+                Effect::SendCommand { topic, command } => self.messages.push(wire::command_message(&topic, &command)),
                 Effect::PublishResult(event) => {
-                    self.synced.push(wire::result_message(&definition.result_topic, &definition.name, &event));
+                    self.messages.push(wire::result_message(&definition.result_topic, &definition.name, &event));
                 }
             }
         }
@@ -81,34 +78,12 @@ impl Orchestrator {
             let Some(again) = self.round(items, &mut out).await? else { return Ok(false) };
             items = again;
         }
-        Ok(self.publish(out.now).await
-            && (out.synced.is_empty() || !out.unsynced || self.sync().await?)
-            && self.publish(out.synced).await)
+        Ok(self.publish(out.messages).await)
     }
 
     async fn publish(&self, messages: Vec<Message>) -> bool {
         let context = &self.context;
         publish(&*context.bus, &*context.clock, messages, &context.stop, &context.stats, context.options).await
-    }
-
-    /// Waits until what was committed is on disk. `false`: stopped before that.
-    async fn sync(&self) -> Result<bool, OrchestratorError> {
-        let context = &self.context;
-        let mut failures = 0;
-        loop {
-            match self.store.sync(self.owner).await {
-                Ok(()) => return Ok(true),
-                Err(CommitError::Fenced(owner)) => return Err(OrchestratorError::Fenced(owner)),
-                Err(CommitError::Store(StoreError::Fault(detail))) => return Err(StoreError::Fault(detail).into()),
-                Err(CommitError::Store(error)) => {
-                    tracing::warn!(%error, "syncing failed; trying again");
-                    context.stats.retried_units.inc();
-                    if !pause(&*context.clock, &context.stop, context.options, &mut failures).await {
-                        return Ok(false);
-                    }
-                }
-            }
-        }
     }
 
     /// Parses records and requests; what is no input becomes a dead letter.
@@ -129,7 +104,7 @@ impl Orchestrator {
             });
             match parsed {
                 Ok((key, input)) => items.push(Item { key, input, delivery: Some(delivery), answer: None }),
-                Err(poison) => out.now.push(self.bury(&delivery, &poison)),
+                Err(poison) => out.messages.push(self.bury(&delivery, &poison)),
             }
         }
         items.extend(requests.into_iter().map(|Request { key, input, answer }| Item {
@@ -213,10 +188,8 @@ impl Orchestrator {
             let known: Vec<SagaKey> = known.cloned().collect();
             if self.load(known.iter()).await? {
                 let mut round = self.decide_all(&items, out);
-                let sync = if round.decisions.iter().any(|d| d.durable) { Sync::Durable } else { Sync::Derivable };
                 let transitions = std::mem::take(&mut round.transitions);
-                out.unsynced |= sync == Sync::Derivable && !transitions.is_empty();
-                match self.commit(transitions, sync).await {
+                match self.commit(transitions).await {
                     Ok(written) => return self.settle(items, round, &written, out).await.map(Some),
                     Err(CommitError::Fenced(owner)) => return Err(OrchestratorError::Fenced(owner)),
                     Err(CommitError::Store(StoreError::Fault(detail))) => {
@@ -244,16 +217,12 @@ impl Orchestrator {
         self.timers.set(key, Some(self.context.clock.now()));
     }
 
-    async fn commit(&self, transitions: Vec<Transition>, sync: Sync) -> Result<Vec<Written>, CommitError> {
+    async fn commit(&self, transitions: Vec<Transition>) -> Result<Vec<Written>, CommitError> {
         if transitions.is_empty() {
             return Ok(Vec::new());
         }
-        let stats = &self.context.stats;
-        stats.commits.inc();
-        if sync == Sync::Durable {
-            stats.durable_commits.inc();
-        }
-        self.store.commit(self.owner, transitions, sync).await
+        self.context.stats.commits.inc();
+        self.store.commit(self.owner, transitions, Sync::Durable).await
     }
 
     fn decide_all(&mut self, items: &[Item], out: &mut Out) -> Round {
@@ -301,13 +270,18 @@ impl Orchestrator {
             Rejection::UnknownSaga(_) => stats.unknown_sagas.inc(),
             Rejection::UnknownStep { .. } => {
                 let poison = Poison::Unhandled { attempts: 1, detail: rejection.to_string() };
-                out.now.extend(item.delivery.as_ref().map(|d| self.bury(d, &poison)));
+                out.messages.extend(item.delivery.as_ref().map(|d| self.bury(d, &poison)));
             }
-            Rejection::NotAwaited { .. } => {
+            Rejection::NotAwaited { step, op } => {
                 stats.late_replies.inc();
-                saga.into_iter().for_each(|saga| self.repeat_if_old(saga, out));
+                // An answer to what is out shows that it was not lost. Sent again it would bring the same answer again:
+                // without end, where that is the stored refusal of a step that is stuck.
+                saga.into_iter().filter(|s| !is_out(s, step, *op)).for_each(|saga| self.repeat_if_old(saga, out));
             }
-            Rejection::NothingDue => self.timers.set(&item.key, saga.and_then(Saga::wake_at)),
+            Rejection::NothingDue => {
+                let now = self.context.clock.now();
+                self.timers.set(&item.key, saga.and_then(|saga| saga.wake_after(now)));
+            }
             Rejection::Corrupt(error) => {
                 tracing::error!(key = %item.key, %error, "saga quarantined; see `saga sagas show`");
                 stats.quarantined.inc();
@@ -411,8 +385,6 @@ impl Orchestrator {
             let slices = || history.iter().map(Vec::as_slice);
             let (Ok(events), Ok(saga)) = (results(key, slices()), replay(key, slices())) else { continue };
             let Some(definition) = self.definitions.version(&key.definition, saga.definition_version) else { continue };
-            // It may have been committed by a loop that died before it was on disk.
-            out.unsynced = true;
             out.add(definition, events.into_iter().map(Effect::PublishResult));
             self.repeat_if_old(&saga, out);
         }
@@ -434,6 +406,14 @@ impl Orchestrator {
                 _ => {}
             }
         }
+    }
+}
+
+fn is_out(saga: &Saga, step: &Name, op: Op) -> bool {
+    match saga.step(step.as_str()).map(|s| &s.phase) {
+        Some(Phase::Doing { .. }) => op == Op::Do,
+        Some(Phase::Undoing { .. }) => op == Op::Undo,
+        _ => false,
     }
 }
 

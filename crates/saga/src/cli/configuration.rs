@@ -2,7 +2,7 @@
 
 use super::output::Output;
 use crate::args::{Common, ConfigCommand, UpArgs};
-use crate::config::{Config, ConfigError, DEFAULTS};
+use crate::config::{Config, DEFAULTS};
 
 /// Runs the verb.
 pub(super) fn run(command: &ConfigCommand, common: &Common, up: &UpArgs, output: &Output) -> anyhow::Result<()> {
@@ -11,11 +11,7 @@ pub(super) fn run(command: &ConfigCommand, common: &Common, up: &UpArgs, output:
         return Ok(());
     }
     let config = Config::load(common, up)?;
-    let definitions = orchestrator::load_definitions(&config.orchestrator.definitions);
-    let definitions = definitions.map_err(|error| ConfigError::Value {
-        key: "orchestrator.definitions".to_owned(),
-        detail: error.to_string(),
-    })?;
+    let definitions = crate::up::definitions(&config)?;
     match command {
         ConfigCommand::Print { .. } if output.json => output.value(&serde_json::to_value(&config)?),
         ConfigCommand::Print { .. } => output.text(&config.print()?),

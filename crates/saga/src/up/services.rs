@@ -59,8 +59,8 @@ pub(super) struct Routers {
     pub(super) admin: Router,
 }
 
-/// The definition files in force.
-pub(super) fn definitions(config: &Config) -> Result<Arc<Definitions>, ConfigError> {
+/// The definition files in force; with them whatever else only shows when settings are seen together.
+pub(crate) fn definitions(config: &Config) -> Result<Arc<Definitions>, ConfigError> {
     let wrong = |detail: String| ConfigError::Value { key: "orchestrator.definitions".to_owned(), detail };
     let loaded = orchestrator::load_definitions(&config.orchestrator.definitions);
     let definitions = loaded.map_err(|error| wrong(error.to_string()))?;
@@ -156,9 +156,7 @@ impl Services {
             checking: Arc::default(),
         };
         let admin = admin::router(orchestrator.admin, state).merge(core.health.router());
-        let internal = tonic::service::Routes::new(account::grpc::service(account.accounts.clone()))
-            .add_service(product::grpc::service(product.products.clone()))
-            .into_axum_router();
+        let internal = internal(config, &account.accounts, &product.products).await?;
         let routers = Routers { public: public.layer(Extension(verifier)), internal, admin };
         Ok(Self { accounts: account.accounts, routers: Some(routers), files: files.open, bus })
     }
@@ -205,7 +203,30 @@ impl Core {
     }
 }
 
+/// The services' gRPC, its health (`grpc.health.v1`) and, where it is switched on, its reflection.
+async fn internal(
+    config: &Config,
+    accounts: &account::Accounts,
+    products: &product::Products,
+) -> anyhow::Result<Router> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    for service in ["", "auth.AuthService", "product.ProductService"] {
+        reporter.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+    }
+    let mut routes = tonic::service::Routes::new(account::grpc::service(accounts.clone()))
+        .add_service(product::grpc::service(products.clone()))
+        .add_service(health);
+    if config.internal_reflection {
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(contracts::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        routes = routes.add_service(reflection);
+    }
+    Ok(routes.into_axum_router())
+}
+
 /// What is published before a group has subscribed is not for it, so starts wait for that.
+#[expect(clippy::disallowed_methods, reason = "a start with a limit, before anything runs")]
 async fn subscribed(bus: &InProcBus, participants: &[Arc<dyn Participant>]) -> anyhow::Result<()> {
     let limit = Instant::now() + SUBSCRIBED_WITHIN;
     let mut groups: Vec<&str> = participants.iter().map(|participant| participant.group()).collect();

@@ -52,6 +52,11 @@ impl Process {
 
     pub async fn start_with(data: &Path, args: &[&str]) -> Self {
         let child = saga(data).args(args).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        Self::of(child, data).await
+    }
+
+    /// A child that is starting, when it is ready.
+    pub async fn of(child: Child, data: &Path) -> Self {
         let pid = child.id();
         let run = eventually("the shop announces itself", || async {
             RunFile::read(data).ok().flatten().filter(|run| run.pid == pid)
@@ -69,13 +74,13 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
 
     /// Its exit code and what it said on standard output.
-    fn end(&mut self) -> (Option<i32>, String) {
+    pub fn end(&mut self) -> (Option<i32>, String) {
         let limit = Instant::now() + PATIENCE;
         while self.child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < limit, "the shop does not end");
@@ -177,7 +182,10 @@ fn a_folder_that_cannot_be_made_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_and_foreign_files_are_refused_by_name_and_left_alone() {
     let data = TempDir::new().unwrap();
-    Process::start(data.path()).await.kill();
+    // Ended in good order, so that everything is in the files and nothing in their logs.
+    let mut process = Process::start(data.path()).await;
+    process.signal("TERM");
+    assert_eq!(process.end().0, Some(0));
     let refused = |name: &str, bytes: &[u8]| {
         let path = data.path().join(name);
         let kept = std::fs::read(&path).unwrap();

@@ -1,13 +1,15 @@
-//! `kill -9` of the real binary in the middle of a load, again and again, and the books afterwards (P-15, P-21, S-10).
+//! `kill -9` of the real binary in the middle of a load, again and again, and the books afterwards (P-15, P-21, S-10);
+//! a full disk (D-08).
 
 use std::process::Stdio;
 use std::time::Duration;
 
+use hyper::StatusCode;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binary::{Process, free_port, run, saga, stdout};
-use crate::town::eventually;
+use crate::town::{BodyJson as _, Town, cart, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p21_kill_9_in_mid_load_loses_and_doubles_nothing() {
@@ -105,4 +107,39 @@ async fn the_checker_finds_what_was_tampered_with() {
         std::fs::write(&path, kept).unwrap();
     }
     assert_eq!(check()["violations"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d08_a_full_disk_refuses_purchases_harms_nothing_and_goes_on_when_there_is_room() {
+    let mut town = Town::open_with(|config| {
+        config.sqlite.max_pages = Some(160);
+        config.purchase.max_in_flight = 100_000;
+    })
+    .await;
+    let cup = town.product(10, 1_000_000).await;
+    let mut bought = Vec::new();
+    let refused = loop {
+        let answers = futures_util::future::join_all(
+            (0..50).map(|_| async { town.admin.post("/api/v1/purchases", &cart(&[(cup, 1)])).await }),
+        );
+        let answers = answers.await;
+        bought.extend(answers.iter().filter_map(|answer| answer.body_json()["id"].as_u64()));
+        if let Some(refused) = answers.into_iter().find(|answer| answer.status != StatusCode::ACCEPTED) {
+            break refused;
+        }
+        assert!(bought.len() < 50_000, "the disk does not get full");
+    };
+    assert_eq!((refused.status, refused.code().as_str()), (StatusCode::SERVICE_UNAVAILABLE, "dependency_unavailable"));
+    assert!(refused.header("retry-after").parse::<u64>().unwrap() > 0);
+    assert!(bought.len() > 20, "some fitted: {}", bought.len());
+    // What is there can still be read.
+    let first = town.admin.get(&format!("/api/v1/purchases/{}", bought[0])).await;
+    assert_eq!(first.status, StatusCode::OK);
+
+    town.reopen_with(|config| config.sqlite.max_pages = None).await;
+    for id in &bought {
+        assert_eq!(town.admin.ended(*id).await["status"], "COMPLETED", "{id}");
+    }
+    let report = town.books(bought.len() as u64, 0).await;
+    assert_eq!(report.purchases, bought.len() as u64, "what was refused left nothing");
 }

@@ -1,1 +1,169 @@
+//! What an operator does from a terminal: find the saga that is stuck, see why, put it right. The real binary, its own
+//! verbs, text and JSON.
 
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::binary::{Process, run, saga, stderr, stdout};
+use crate::town::{BodyJson as _, Person, cart, created, eventually, product};
+
+/// The built-in saga, but after two attempts at a payment a human is told.
+fn impatient(folder: &Path) -> String {
+    let yaml = include_str!("../../../../services/orchestrator/definitions/purchase.yaml");
+    let patient = "undo: rollback-payment # only while it is not known whether the charge went through";
+    assert!(yaml.contains(patient));
+    let retry = format!("{patient}\n    retry: {{ initial: 20ms, max: 20ms, attempts: 2 }}");
+    let path = folder.join("impatient.yaml");
+    std::fs::write(&path, yaml.replace(patient, &retry)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn settings(folder: &Path, gateway: &str) -> String {
+    let path = folder.join("saga.toml");
+    let definition = impatient(folder);
+    let text = format!("[orchestrator]\ndefinitions = [{definition:?}]\n[payment.sandbox]\n{gateway}\n");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn json(data: &Path, args: &[&str]) -> Value {
+    let output = run(data, &[args, &["--json"]].concat());
+    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{args:?}: {error}: {}", stdout(&output)))
+}
+
+/// A shop whose gateway never answers, a customer, and `count` purchases that are stuck at it.
+async fn stuck(data: &Path, count: usize) -> (Process, Person, Vec<u64>) {
+    let config = settings(data, "unknown_rate = 1.0");
+    let process = Process::start_with(data, &["--listen", "127.0.0.1:0", "--config", &config]).await;
+    let mary = process.nobody().register("mary@example.com").await;
+    let category = serde_json::json!({ "name": "Kitchen", "description": "For tea" });
+    let category = created(&mary.post("/api/v1/categories", &category).await);
+    let cup = created(&mary.post("/api/v1/products", &product(category, 10, 100)).await);
+    let mut bought = Vec::new();
+    for _ in 0..count {
+        let answer = mary.post("/api/v1/purchases", &cart(&[(cup, 1)])).await;
+        bought.push(answer.body_json()["id"].as_u64().unwrap());
+    }
+    eventually("all are stuck", || async {
+        let listed = json(data, &["sagas", "list", "--state", "STUCK"]);
+        (listed["items"].as_array().unwrap().len() == count).then_some(())
+    })
+    .await;
+    (process, mary, bought)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stuck_saga_is_found_understood_and_retried_to_its_end() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    let (mut process, mary, bought) = stuck(data, 2).await;
+    let id = bought[0].to_string();
+
+    let listed = stdout(&run(data, &["sagas", "list", "--state", "STUCK", "--step", "create-payment"]));
+    assert!(listed.contains(&id) && listed.contains("create-payment"), "{listed}");
+    let shown = stdout(&run(data, &["sagas", "show", &id]));
+    assert!(shown.contains("STUCK") && shown.contains("create-payment: do STUCK, 2 attempts"), "{shown}");
+
+    // A verb says why, and only moves what it was meant for.
+    let version = json(data, &["sagas", "show", &id])["version"].as_u64().unwrap();
+    let stale = ["sagas", "retry", &id, "--reason", "the gateway is back", "--version", &(version - 1).to_string()];
+    let refused = run(data, &stale);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("version"), "{}", stderr(&refused));
+    assert_eq!(run(data, &["sagas", "retry", &id]).status.code(), Some(2), "without a reason");
+
+    // Tried again, and stuck again: nobody answers.
+    let retried = json(data, &["sagas", "retry", &id, "--reason", "the gateway is back, I hope"]);
+    assert_eq!(retried["status"], "RUNNING");
+    eventually("it is stuck again", || async {
+        (json(data, &["sagas", "show", &id])["status"] == "STUCK").then_some(())
+    })
+    .await;
+
+    // The gateway answers again: a start asks once more for whatever is outstanding.
+    process.signal("TERM");
+    assert_eq!(process.end().0, Some(0));
+    let config = settings(data, "unknown_rate = 0.0");
+    let process = Process::start_with(data, &["--listen", "127.0.0.1:0", "--config", &config]).await;
+    let watched = run(data, &["sagas", "watch", &id]);
+    assert!(watched.status.success() && stdout(&watched).contains("COMPLETED"), "{}", stdout(&watched));
+    let shown = stdout(&run(data, &["sagas", "show", &id]));
+    assert!(shown.contains("retried by local: the gateway is back, I hope"), "{shown}");
+    let mary = Person { endpoint: process.nobody().endpoint, ..mary };
+    for id in bought {
+        assert_eq!(mary.ended(id).await["status"], "COMPLETED");
+    }
+    assert_eq!(json(data, &["check", "--settled", "--expect-completed", "2"])["violations"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stuck_saga_is_cancelled_and_what_it_held_is_given_back() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    // Undoing asks the gateway, too, and gets an answer.
+    let (_process, mary, bought) = stuck(data, 1).await;
+    let id = bought[0].to_string();
+    let cancelled = json(data, &["sagas", "cancel", &id, "--reason", "the customer rang"]);
+    assert_eq!(cancelled["status"], "COMPENSATING");
+    let ended = mary.ended(bought[0]).await;
+    assert_eq!((&ended["status"], &ended["reason"]["code"]), (&"COMPENSATED".into(), &"cancelled".into()));
+    let again = run(data, &["sagas", "cancel", &id, "--reason", "once more"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert_eq!(json(data, &["check", "--settled", "--expect-compensated", "1"])["violations"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verbs_that_cannot_work_say_what_to_do() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    let nowhere = run(data, &["sagas", "list"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(stderr(&nowhere).contains("--data") && stderr(&nowhere).contains("--url"), "{}", stderr(&nowhere));
+
+    let _process = Process::start(data).await;
+    let unknown = run(data, &["sagas", "show", "12345"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).contains("12345"), "{}", stderr(&unknown));
+    assert!(stderr(&run(data, &["dlq", "list"])).contains("no dead letters"));
+    assert_eq!(json(data, &["dlq", "list"])["items"], Value::Array(Vec::new()));
+    let topic = run(data, &["dlq", "list", "no-such-topic"]);
+    assert!(topic.status.code() == Some(1) || stdout(&topic).contains("REASON"), "{}", stderr(&topic));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_with_rights_are_made_beside_a_running_shop_and_without_one() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    let password = data.join("password");
+    let file = password.to_str().unwrap();
+    let make = |email: &str, role: &str| {
+        run(data, &["admin", "create", "--email", email, "--role", role, "--password-file", file])
+    };
+    std::fs::write(&password, "short\n").unwrap();
+    let refused = make("ann@example.com", "admin");
+    assert!(refused.status.code() == Some(1) && stderr(&refused).contains("8 to 128"), "{}", stderr(&refused));
+    std::fs::write(&password, "a long password\n").unwrap();
+    let made = make("ann@example.com", "admin");
+    assert!(made.status.success(), "{}", stderr(&made));
+    let process = Process::start(data).await;
+    let made = make("oscar@example.com", "operator");
+    assert!(made.status.success(), "{}", stderr(&made));
+
+    // The token of an account opens what its role opens.
+    let list = |token: &str| {
+        let path = data.join("token");
+        std::fs::write(&path, token).unwrap();
+        let args = ["sagas", "list", "--url", &process.run.admin, "--token-file", path.to_str().unwrap()];
+        saga(data).args(args).output().unwrap().status.code()
+    };
+    let ann = process.nobody().login("ann@example.com").await;
+    let oscar = process.nobody().login("oscar@example.com").await;
+    let mary = process.nobody().register("mary@example.com").await;
+    assert_eq!([list(&ann.token), list(&oscar.token), list(&mary.token)], [Some(0), Some(0), Some(1)]);
+    let category = serde_json::json!({ "name": "Kitchen", "description": "For tea" });
+    assert_eq!(ann.post("/api/v1/categories", &category).await.status, 201);
+    assert_eq!(oscar.post("/api/v1/categories", &category).await.status, 403);
+}

@@ -152,7 +152,7 @@ async fn s16_a_price_that_changes_between_quote_and_reserve_charges_nothing() {
     let path = format!("/api/v1/products/{cup}");
     let mut bought = Vec::new();
     for round in 0..30 {
-        let (order, price) = (cart(&[(cup, 1)]), json!({ "price": 100 + round }));
+        let (order, price) = (cart(&[(cup, 1)]), json!({ "price": 120 + round }));
         let (buy, change) = tokio::join!(town.admin.post("/api/v1/purchases", &order), town.admin.put(&path, &price));
         assert!(change.status.is_success(), "{:?}", change.body);
         assert_eq!(buy.status, StatusCode::ACCEPTED);

@@ -34,7 +34,6 @@ pub struct Person {
     pub endpoint: Endpoint,
     pub token: String,
     pub refresh: String,
-    pub email: String,
 }
 
 /// Settings for tests: any port, cheap password hashes, in a folder of its own.
@@ -189,7 +188,7 @@ impl Person {
 
     pub fn at(url: &str) -> Self {
         let endpoint = Endpoint::parse(url).unwrap();
-        Self { endpoint, token: String::new(), refresh: String::new(), email: String::new() }
+        Self { endpoint, token: String::new(), refresh: String::new() }
     }
 
     pub async fn register(&self, email: &str) -> Self {
@@ -199,28 +198,23 @@ impl Person {
         });
         let answer = self.post("/api/v1/account/auth/register", &body).await;
         assert_eq!(answer.status, StatusCode::CREATED, "{}", String::from_utf8_lossy(&answer.body));
-        self.with_tokens(email, &answer)
+        self.with_tokens(&answer)
     }
 
     pub async fn login(&self, email: &str) -> Self {
         let body = json!({ "email": email, "password": "a long password" });
         let answer = self.post("/api/v1/account/auth/login", &body).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", String::from_utf8_lossy(&answer.body));
-        self.with_tokens(email, &answer)
+        self.with_tokens(&answer)
     }
 
-    fn with_tokens(&self, email: &str, answer: &Answer) -> Self {
+    fn with_tokens(&self, answer: &Answer) -> Self {
         let tokens = answer.body_json();
         let text = |name: &str| tokens[name].as_str().unwrap().to_owned();
-        Self {
-            endpoint: self.endpoint.clone(),
-            token: text("access_token"),
-            refresh: text("refresh_token"),
-            email: email.to_owned(),
-        }
+        Self { endpoint: self.endpoint.clone(), token: text("access_token"), refresh: text("refresh_token") }
     }
 
-    fn bearer(&self) -> Option<HeaderValue> {
+    pub fn bearer(&self) -> Option<HeaderValue> {
         (!self.token.is_empty()).then(|| HeaderValue::from_str(&format!("Bearer {}", self.token)).unwrap())
     }
 

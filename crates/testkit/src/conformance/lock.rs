@@ -41,6 +41,7 @@ pub async fn locks_of_different_names_do_not_meet(lock: &Arc<dyn Lock>) {
 }
 
 /// Not only after the holder's time.
+#[expect(clippy::disallowed_methods, reason = "joined below")]
 pub async fn a_waiting_one_gets_the_lock_when_it_is_given_back(lock: &Arc<dyn Lock>) {
     let held = lock.acquire("one", LONG, SHORT).await.unwrap();
     let waiting = tokio::spawn({

@@ -135,3 +135,17 @@ fn every_guarantee_names_tests_that_exist() {
     assert!(page.matches("](../").count() > 20, "the page lists guarantees");
     expect_none("a guarantee without its test is a hope", &findings);
 }
+
+#[test]
+fn every_defect_of_the_original_has_a_regression_test() {
+    let mut names = String::new();
+    for path in with_extension("rs") {
+        for line in read(&path).lines().filter(|line| line.contains("fn ") && line.contains("g")) {
+            names.push_str(line);
+            names.push('\n');
+        }
+    }
+    let tested = |defect: &String| names.contains(&format!("fn {defect}_")) || names.contains(&format!("_{defect}_"));
+    let findings: Vec<String> = (1..=26).map(|number| format!("g{number:02}")).filter(|d| !tested(d)).collect();
+    expect_none("name a test after each of the 26", &findings);
+}

@@ -55,6 +55,9 @@ impl SandboxConfig {
                 return Err(format!("payment.sandbox.{key}: {rate} is not between 0 and 1"));
             }
         }
+        if self.decline_above < 0 {
+            return Err(format!("payment.sandbox.decline_above: {} is negative", self.decline_above));
+        }
         match self.decline_endings.iter().find(|e| e.is_empty() || !e.bytes().all(|b| b.is_ascii_digit())) {
             Some(ending) => Err(format!("payment.sandbox.decline_endings: {ending:?} is not digits")),
             None => Ok(()),

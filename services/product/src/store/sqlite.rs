@@ -169,8 +169,11 @@ fn set(conn: &Connection, id: u64, change: &ProductChange, now: Millis) -> Resul
         return Ok(Err(Refused::NoSuchCategory));
     }
     let (delta, reason) = change.inventory.as_ref().map_or((0, ""), |(delta, reason)| (*delta, reason.as_str()));
+    // What purchases hold may come back: it needs its place, too.
+    let sql = "select taken from product where id = ?1";
+    let taken: i64 = conn.prepare_cached(sql)?.query_row([id], |row| row.get(0))?;
     match before.inventory.checked_add(delta) {
-        Some(0..=MOST_STOCK) => {}
+        Some(left @ 0..=MOST_STOCK) if left.saturating_add(taken) <= MOST_STOCK => {}
         _ => return Ok(Err(Refused::StockOutOfRange)),
     }
     let ProductChange { category_id, name, brand_name, description, price, .. } = change;

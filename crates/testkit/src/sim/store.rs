@@ -1,0 +1,215 @@
+//! The orchestrator's store: a log in memory, of which a power loss takes what no sync has reached.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use saga_core::{Event, SagaKey};
+use saga_runtime::StoreError;
+use saga_runtime::store::{CommitError, Owner, SagaFilter, SagaRow, SagaStore, Sync, Transition, Written};
+
+use super::Sim;
+use super::laws::Laws;
+
+/// A saga as stored.
+pub type Stored = (SagaRow, Vec<Vec<Event>>);
+
+#[derive(Debug, Default)]
+struct Disk {
+    /// Everything that was written, in order.
+    log: Vec<Transition>,
+    /// How much of it no power loss can take.
+    durable: usize,
+    /// The fold of the log.
+    sagas: BTreeMap<SagaKey, Stored>,
+    epochs: BTreeMap<u32, u64>,
+    /// Counts the power losses.
+    boots: u64,
+}
+
+impl Disk {
+    fn apply(&mut self, transition: Transition) -> Written {
+        let key = transition.row.key.clone();
+        let version = self.sagas.get(&key).map_or(0, |(row, _)| row.version);
+        if transition.row.version != version + 1 {
+            return Written::Conflict;
+        }
+        let (row, events) = (transition.row.clone(), transition.events.clone());
+        self.log.push(transition);
+        let stored = self.sagas.entry(key).or_insert_with(|| (row.clone(), Vec::new()));
+        stored.0 = row;
+        stored.1.push(events);
+        Written::Yes
+    }
+
+    fn fence(&self, owner: Owner) -> Result<(), CommitError> {
+        let current = self.epochs.get(&owner.partition).copied().unwrap_or_default();
+        if current == owner.epoch { Ok(()) } else { Err(CommitError::Fenced(owner)) }
+    }
+}
+
+/// A store that one machine has; whoever writes to it dies with it.
+#[derive(Debug)]
+pub struct SimStore {
+    sim: Arc<Sim>,
+    laws: Arc<Laws>,
+    disk: Mutex<Disk>,
+}
+
+impl SimStore {
+    /// An empty one.
+    pub fn new(sim: Arc<Sim>, laws: Arc<Laws>) -> Self {
+        Self { sim, laws, disk: Mutex::new(Disk::default()) }
+    }
+
+    /// The power goes: a suffix of what was not synced is gone. Every process on this machine must be dead.
+    pub fn power_loss(&self) {
+        let mut disk = self.disk.lock();
+        let unsynced = disk.log.len() - disk.durable;
+        let lost = usize::try_from(self.sim.below(unsynced as u64 + 1)).unwrap_or_default();
+        let kept = disk.log.len() - lost;
+        let log: Vec<Transition> = disk.log.drain(..kept).collect();
+        *disk = Disk { epochs: std::mem::take(&mut disk.epochs), boots: disk.boots + 1, ..Disk::default() };
+        for transition in log {
+            disk.apply(transition);
+        }
+        disk.durable = disk.log.len();
+        self.sim.add("transitions lost", lost as u64);
+        self.sim.note(|| format!("store: power lost with {lost} of {unsynced} unsynced transitions"));
+        self.laws.rewound(&disk.sagas);
+    }
+
+    /// What is stored of a saga.
+    pub fn saga(&self, key: &SagaKey) -> Option<Stored> {
+        self.disk.lock().sagas.get(key).cloned()
+    }
+
+    /// All keys.
+    pub fn keys(&self) -> Vec<SagaKey> {
+        self.disk.lock().sagas.keys().cloned().collect()
+    }
+
+    fn trouble(&self) -> Result<(), StoreError> {
+        let weather = self.sim.weather();
+        if self.sim.chance(weather.transient) {
+            self.sim.count("store was busy");
+            return Err(StoreError::Transient("the weather".into()));
+        }
+        Ok(())
+    }
+
+    fn room(&self) -> Result<(), StoreError> {
+        if self.sim.weather().full {
+            self.sim.count("disk was full");
+            return Err(StoreError::Full("the weather".into()));
+        }
+        Ok(())
+    }
+
+    /// After a write everything durable may be acted on: the laws are told.
+    fn synced(&self, disk: &mut Disk, up_to: usize) {
+        while disk.durable < up_to {
+            let row = &disk.log[disk.durable].row;
+            self.laws.durable(&row.key, row.version);
+            disk.durable += 1;
+        }
+    }
+}
+
+#[async_trait]
+impl SagaStore for SimStore {
+    async fn claim(&self, partition: u32) -> Result<Owner, StoreError> {
+        self.sim.work().await;
+        self.room()?;
+        self.trouble()?;
+        let epoch = {
+            let mut disk = self.disk.lock();
+            let epoch = disk.epochs.entry(partition).or_default();
+            *epoch += 1;
+            let epoch = *epoch;
+            let all = disk.log.len();
+            self.synced(&mut disk, all);
+            epoch
+        };
+        self.sim.note(|| format!("store: partition {partition} claimed, epoch {epoch}"));
+        self.sim.work().await;
+        self.trouble()?;
+        Ok(Owner { partition, epoch })
+    }
+
+    async fn commit(&self, owner: Owner, batch: Vec<Transition>, sync: Sync) -> Result<Vec<Written>, CommitError> {
+        self.sim.work().await;
+        self.room()?;
+        self.trouble()?;
+        let written = {
+            let mut disk = self.disk.lock();
+            if let Err(fenced) = disk.fence(owner) {
+                self.sim.count("fenced");
+                self.sim.note(|| format!("store: {owner} is fenced"));
+                return Err(fenced);
+            }
+            let mut written = Vec::with_capacity(batch.len());
+            for transition in batch {
+                let (key, version) = (transition.row.key.clone(), transition.row.version);
+                self.sim.note(|| format!("store: {key} v{version} {sync:?} {:?}", transition.events));
+                written.push(disk.apply(transition));
+                match (written.last(), disk.sagas.get(&key)) {
+                    (Some(Written::Yes), Some(stored)) => self.laws.committed(stored),
+                    _ => self.sim.note(|| format!("store: {key} v{version} conflicts")),
+                }
+            }
+            if sync == Sync::Durable {
+                let all = disk.log.len();
+                self.synced(&mut disk, all);
+            }
+            written
+        };
+        self.sim.work().await;
+        self.trouble()?;
+        Ok(written)
+    }
+
+    async fn sync(&self, owner: Owner) -> Result<(), CommitError> {
+        let (target, boots) = {
+            let disk = self.disk.lock();
+            disk.fence(owner)?;
+            (disk.log.len(), disk.boots)
+        };
+        self.sim.work().await;
+        self.room()?;
+        self.trouble()?;
+        let mut disk = self.disk.lock();
+        disk.fence(owner)?;
+        if disk.boots == boots {
+            self.synced(&mut disk, target);
+        }
+        Ok(())
+    }
+
+    async fn histories(&self, keys: Vec<SagaKey>) -> Result<Vec<Vec<Vec<Event>>>, StoreError> {
+        self.sim.work().await;
+        self.trouble()?;
+        let disk = self.disk.lock();
+        Ok(keys.iter().map(|key| disk.sagas.get(key).map(|(_, history)| history.clone()).unwrap_or_default()).collect())
+    }
+
+    async fn in_flight(&self, partition: u32, after: Option<SagaKey>, limit: u32) -> Result<Vec<SagaRow>, StoreError> {
+        self.sim.work().await;
+        self.trouble()?;
+        let disk = self.disk.lock();
+        let rows = disk.sagas.values().map(|(row, _)| row);
+        let wanted = rows.filter(|row| partition == 0 && !row.status.is_terminal() && after.as_ref() < Some(&row.key));
+        Ok(wanted.take(limit as usize).cloned().collect())
+    }
+
+    async fn list(&self, filter: SagaFilter) -> Result<Vec<SagaRow>, StoreError> {
+        let disk = self.disk.lock();
+        let mut rows: Vec<SagaRow> = disk.sagas.values().map(|(row, _)| row.clone()).collect();
+        rows.retain(|row| filter.statuses.is_empty() || filter.statuses.contains(&row.status));
+        rows.retain(|row| filter.id.is_none_or(|id| id == row.key.id));
+        rows.reverse();
+        rows.truncate(filter.limit as usize);
+        Ok(rows)
+    }
+}
