@@ -16,6 +16,7 @@ mod options;
 mod pool;
 mod query;
 mod schema;
+mod snapshot;
 
 pub mod participant;
 pub mod saga_store;
@@ -26,6 +27,7 @@ pub use groups::Groups;
 pub use options::Options;
 pub use pool::{Pg, Tx};
 pub use query::{Columns, Query, Value, big, bigs};
+pub use snapshot::Snapshot;
 pub use tokio_postgres::Row;
 
 /// A service's tables, as on SQLite: its name, and the migrations that make them.

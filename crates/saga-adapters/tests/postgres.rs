@@ -167,6 +167,7 @@ mod reaching_it {
             connect_for: Some(Duration::from_millis(300)),
             ..Options::new("postgres://user:secret@127.0.0.1:1/order")
         };
+        #[expect(clippy::disallowed_methods, reason = "a duration is measured")]
         let began = std::time::Instant::now();
         let reason = refused(&options, &V1).await;
         assert!(matches!(reason, ConnectReason::Unreachable(_)), "{reason}");

@@ -74,7 +74,7 @@ async fn the_audit_shows_every_saga_also_the_impossible_ones() {
         pg.run(Query::new(change)).await.unwrap();
     }
     let mut seen = Vec::new();
-    saga_store::audit(&pg, &mut |saga| {
+    saga_store::audit(&pg.snapshot().await.unwrap(), &mut |saga| {
         seen.push((saga.key.id, saga.row.is_some(), saga.history.map(|h| h.len()).ok()));
     })
     .await
@@ -94,7 +94,9 @@ async fn the_audit_pages_through_more_than_a_page() {
     let batch = (1..=5_000).flat_map(|id| [then(id, 2), then(id, 3)]);
     store.commit(owner, batch.collect()).await.unwrap();
     let mut seen = Vec::new();
-    saga_store::audit(&pg, &mut |saga| seen.push((saga.key.id, saga.history.unwrap().len()))).await.unwrap();
+    saga_store::audit(&pg.snapshot().await.unwrap(), &mut |saga| seen.push((saga.key.id, saga.history.unwrap().len())))
+        .await
+        .unwrap();
     assert_eq!(seen, (1..=5_000).map(|id| (id, 3)).collect::<Vec<_>>());
 }
 

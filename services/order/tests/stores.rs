@@ -225,3 +225,26 @@ async fn many_at_once_have_each_effect_once(store: &Port) {
         assert_eq!(stands(store, id).await, Some(status));
     }
 }
+
+/// What `saga check` reads is the same on both.
+#[tokio::test]
+async fn the_audits_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.db");
+    let db = Db::open(&file, &order::SCHEMA, &Options::default()).unwrap();
+    let pg = Pg::connect(&PgOptions::new(testkit::postgres::database()), &order::PG_SCHEMA).await.unwrap();
+    let stores: [Port; 2] = [Arc::new(order::SqliteStore::new(db)), Arc::new(order::PgStore::new(pg.clone()))];
+    for store in &stores {
+        handle(store, (1..=1500).map(create).collect()).await;
+        handle(store, vec![confirm(1), cancel(2)]).await;
+    }
+    let conn = saga_adapters::sqlite::open_read_only(&file, &order::SCHEMA).unwrap();
+    let at = pg.snapshot().await.unwrap();
+    // Later than this moment.
+    handle(&stores[1], vec![create(9999)]).await;
+    let (mut one, mut two) = (Vec::new(), Vec::new());
+    order::audit::read(&conn, &mut |row| one.push(row)).unwrap();
+    order::audit::read_pg(&at, &mut |row| two.push(row)).await.unwrap();
+    assert_eq!(one.len(), 1500);
+    assert_eq!(one, two);
+}

@@ -207,3 +207,28 @@ async fn a_customer_s_payments_are_paged_newest_first(store: &Port) {
     assert_eq!(ids(Some(6), 3).await, [4, 2]);
     assert_eq!(ids(Some(u64::MAX), 1).await, [10]);
 }
+
+/// What `saga check` reads is the same on both.
+#[tokio::test]
+async fn the_audits_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.db");
+    let db = Db::open(&file, &payment::SCHEMA, &Options::default()).unwrap();
+    let pg = Pg::connect(&PgOptions::new(testkit::postgres::database()), &payment::PG_SCHEMA).await.unwrap();
+    let stores: [Port; 2] = [Arc::new(payment::SqliteStore::new(db)), Arc::new(payment::PgStore::new(pg.clone()))];
+    for store in &stores {
+        charge(store, 1..=1500).await;
+        store.void(vec![command(2, Op::Undo)], 10).await.unwrap();
+        let declined = HashMap::from([(3000, Charged::Declined("no".into()))]);
+        store.charge(vec![command(3000, Op::Do)], declined, 9).await.unwrap();
+    }
+    let conn = saga_adapters::sqlite::open_read_only(&file, &payment::SCHEMA).unwrap();
+    let at = pg.snapshot().await.unwrap();
+    // Later than this moment.
+    charge(&stores[1], [9999]).await;
+    let (mut one, mut two) = (Vec::new(), Vec::new());
+    payment::audit::read(&conn, &mut |row| one.push(row)).unwrap();
+    payment::audit::read_pg(&at, &mut |row| two.push(row)).await.unwrap();
+    assert_eq!(one.len(), 1501);
+    assert_eq!(one, two);
+}

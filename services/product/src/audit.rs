@@ -1,5 +1,6 @@
 //! What `saga check` reads: stock beside its ledger, and what each saga took.
 
+use saga_adapters::postgres::{PgError, Snapshot};
 use saga_adapters::sqlite::SqlError;
 use saga_adapters::sqlite::rusqlite::Connection;
 
@@ -45,4 +46,16 @@ pub fn read(
     movements: &mut dyn FnMut(Movement),
 ) -> Result<(), SqlError> {
     crate::store::sqlite::each(conn, products, movements)
+}
+
+/// The same on PostgreSQL, at one moment.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn read_pg(
+    at: &Snapshot,
+    products: &mut (dyn FnMut(ProductStock) + Send),
+    movements: &mut (dyn FnMut(Movement) + Send),
+) -> Result<(), PgError> {
+    crate::store::postgres::each(at, products, movements).await
 }

@@ -181,6 +181,13 @@ async fn stock_cannot_be_changed_out_of_range(store: &Port) {
         assert_eq!(store.set_product(5, change, 6).await.unwrap(), Err(Refused::StockOutOfRange), "{delta}");
     }
     assert_eq!(store.products(vec![5]).await.unwrap(), [product(5, 3)]);
+    handle(store, vec![command(1, Op::Do, &[(5, 1)])]).await;
+    let most = |delta| ProductChange { inventory: Some((delta, "r".into())), ..ProductChange::default() };
+    let refused = store.set_product(5, most((1 << 53) - 1 - 2), 6).await.unwrap();
+    assert_eq!(refused, Err(Refused::StockOutOfRange), "what is taken may come back");
+    assert_eq!(store.set_product(5, most((1 << 53) - 1 - 3), 6).await.unwrap().unwrap().inventory, (1 << 53) - 2);
+    handle(store, vec![command(1, Op::Undo, &[])]).await;
+    store.set_product(5, most(4 - (1 << 53)), 6).await.unwrap().unwrap();
     let all = ProductChange { inventory: Some((-3, "lost".into())), ..ProductChange::default() };
     assert_eq!(store.set_product(5, all, 6).await.unwrap().unwrap().inventory, 0);
 }
@@ -335,4 +342,36 @@ async fn many_at_once_never_sell_what_is_not_there(store: &Port) {
     }
     assert_eq!(left, 120 - 2 * i64::try_from(sold).unwrap());
     assert!(sold > 50, "{sold}");
+}
+
+/// What `saga check` reads is the same on both.
+#[tokio::test]
+async fn the_audits_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.db");
+    let db = Db::open(&file, &product::SCHEMA, &Options::default()).unwrap();
+    let pg = Pg::connect(&PgOptions::new(testkit::postgres::database()), &product::PG_SCHEMA).await.unwrap();
+    let stores: [Port; 2] = [Arc::new(product::SqliteStore::new(db)), Arc::new(product::PgStore::new(pg.clone()))];
+    for store in &stores {
+        stocked(store, &[(5, 30), (6, 40), (7, 0)]).await;
+        let more = ProductChange { inventory: Some((5, "delivery".into())), ..ProductChange::default() };
+        store.set_product(7, more, 6).await.unwrap().unwrap();
+        handle(store, (1..=10).map(|saga| command(saga, Op::Do, &[(5, 1), (6, 2)])).collect()).await;
+        handle(store, vec![command(3, Op::Undo, &[]), command(99, Op::Undo, &[])]).await;
+    }
+    let conn = saga_adapters::sqlite::open_read_only(&file, &product::SCHEMA).unwrap();
+    let at = pg.snapshot().await.unwrap();
+    // Later than this moment.
+    handle(&stores[1], vec![command(50, Op::Do, &[(5, 1)])]).await;
+    let (mut one, mut two) = ((vec![], vec![]), (vec![], vec![]));
+    product::audit::read(&conn, &mut |row| one.0.push(row), &mut |row| one.1.push(row)).unwrap();
+    product::audit::read_pg(&at, &mut |row| two.0.push(row), &mut |row| two.1.push(row)).await.unwrap();
+    assert_eq!((one.0.len(), one.1.len()), (3, 22));
+    assert_eq!((one.0[0].inventory, one.0[0].taken, one.0[0].ledger_taken), (21, 9, 9));
+    assert_eq!((one.0[2].stocked, one.0[2].ledger_stocked), (5, 5));
+    assert_eq!(one, two);
+    let mut answers = Vec::new();
+    saga_adapters::postgres::participant::audit(&at, &mut |row| answers.push(row)).await.unwrap();
+    assert_eq!(answers.len(), 13, "ten dos, two undos, and a do that was blocked");
+    assert_eq!((answers[0].key.saga.id, answers[0].key.op, &answers[0].outcome), (1, Op::Do, &Outcome::done()));
 }

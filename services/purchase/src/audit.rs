@@ -1,6 +1,7 @@
 //! What `saga check` reads: every purchase with its events, one after the other, from a file that may be in use.
 
 use contracts::purchase::PurchaseInput;
+use saga_adapters::postgres::{Columns as _, PgError, Row as PgRow, Snapshot};
 use saga_adapters::sqlite::SqlError;
 use saga_adapters::sqlite::rusqlite::Connection;
 use saga_core::protocol::ResultEvent;
@@ -44,16 +45,6 @@ pub fn read(conn: &Connection, f: &mut dyn FnMut(Row)) -> Result<(), SqlError> {
         let id: u64 = row.get(0)?;
         let impossible = |what: &dyn std::fmt::Display| SqlError::fault(format!("purchase {id}: {what}"));
         let (input, text): (String, String) = (row.get(5)?, row.get(7)?);
-        let entries = results::parse(&text).map_err(|e| impossible(&e))?;
-        let event = |entry: results::Entry<'_>| ResultEvent {
-            saga_id: id,
-            seq: entry.seq,
-            step: Name::new(entry.step),
-            status: entry.status,
-            terminal: entry.terminal,
-            reason: entry.reason,
-            at: entry.at,
-        };
         f(Row {
             id,
             customer_id: row.get(1)?,
@@ -62,10 +53,48 @@ pub fn read(conn: &Connection, f: &mut dyn FnMut(Row)) -> Result<(), SqlError> {
             currency_code: row.get(4)?,
             input: serde_json::from_str(&input).map_err(|e| impossible(&e))?,
             last_seq: row.get(6)?,
-            results: entries.into_iter().map(event).collect(),
+            results: events(id, &text).map_err(|e| impossible(&e))?,
             idempotency_key: row.get(8)?,
             ended_at: row.get(9)?,
         });
     }
     Ok(())
+}
+
+/// The same on PostgreSQL, at one moment.
+///
+/// # Errors
+/// When a row cannot be read: it is corrupt.
+pub async fn read_pg(at: &Snapshot, f: &mut (dyn FnMut(Row) + Send)) -> Result<(), PgError> {
+    let mut purchase = |row: &PgRow| {
+        let id = row.big(0)?;
+        let impossible = |what: &dyn std::fmt::Display| PgError::fault(format!("purchase {id}: {what}"));
+        f(Row {
+            id,
+            customer_id: row.big(1)?,
+            status: row.col(2)?,
+            amount: row.col(3)?,
+            currency_code: row.col(4)?,
+            input: serde_json::from_str(row.col(5)?).map_err(|e| impossible(&e))?,
+            last_seq: row.small(6)?,
+            results: events(id, row.col(7)?).map_err(|e| impossible(&e))?,
+            idempotency_key: row.col(8)?,
+            ended_at: row.opt_big(9)?,
+        });
+        Ok(())
+    };
+    at.each(include_str!("../sql/audit.sql"), &mut purchase).await
+}
+
+fn events(id: u64, text: &str) -> Result<Vec<ResultEvent>, results::CorruptResults> {
+    let event = |entry: results::Entry<'_>| ResultEvent {
+        saga_id: id,
+        seq: entry.seq,
+        step: Name::new(entry.step),
+        status: entry.status,
+        terminal: entry.terminal,
+        reason: entry.reason,
+        at: entry.at,
+    };
+    Ok(results::parse(text)?.into_iter().map(event).collect())
 }

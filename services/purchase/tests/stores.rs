@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use contracts::purchase::{PurchaseInput, PurchaseItem};
 use purchase::domain::Status;
 use purchase::results;
 use purchase::store::{Applied, Cancelled, Group, Idle, Keyed, NewPurchase, Placed, Store};
@@ -350,4 +351,38 @@ async fn keys_are_forgotten_and_purchases_stay(store: &Port) {
     assert!(!store.forget_keys(T + 8, 4).await.unwrap());
     assert_eq!(get(store, 1).await.amount, 24_460);
     assert_eq!(store.place(new(11, Some("key 1"))).await.unwrap(), Placed::New);
+}
+
+/// What `saga check` reads is the same on both.
+#[tokio::test]
+async fn the_audits_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.db");
+    let db = Db::open(&file, &purchase::SCHEMA, &Options::default()).unwrap();
+    let pg = Pg::connect(&PgOptions::new(testkit::postgres::database()), &purchase::PG_SCHEMA).await.unwrap();
+    let stores: [Port; 2] = [Arc::new(purchase::SqliteStore::new(db)), Arc::new(purchase::PgStore::new(pg.clone()))];
+    for store in &stores {
+        for id in 1..=1100 {
+            let input = PurchaseInput {
+                purchase_id: id,
+                customer_id: 2,
+                items: vec![PurchaseItem { product_id: 5, quantity: 1, unit_price: 7 }],
+                currency_code: "VND".into(),
+                amount: 7,
+            };
+            let key = (id % 2 == 0).then(|| format!("key {id}"));
+            let input = Json::of(&input).unwrap();
+            store.place(NewPurchase { input, ..new(id, key.as_deref()) }).await.unwrap();
+        }
+        apply(store, vec![group(1, 1..=4), group(2, [1, 2])], T + 50).await;
+    }
+    let conn = saga_adapters::sqlite::open_read_only(&file, &purchase::SCHEMA).unwrap();
+    let at = pg.snapshot().await.unwrap();
+    // Later than this moment.
+    apply(&stores[1], vec![group(3, 1..=4)], T + 50).await;
+    let (mut one, mut two) = (Vec::new(), Vec::new());
+    purchase::audit::read(&conn, &mut |row| one.push(row)).unwrap();
+    purchase::audit::read_pg(&at, &mut |row| two.push(row)).await.unwrap();
+    assert_eq!(one.len(), 1100);
+    assert_eq!(one, two);
 }

@@ -28,19 +28,17 @@ impl PgError {
         Self::Fault(detail.to_string())
     }
 
-    /// Whether it is a row that this constraint (or unique index) does not allow.
-    pub fn violates(&self, constraint: &str) -> bool {
-        let Self::Database(error) = self else { return false };
-        error.as_db_error().is_some_and(|server| server.constraint() == Some(constraint))
-    }
-}
-
-impl PgError {
     /// Whether it was the session that was lost, not the statement that was wrong.
     pub(super) fn lost_the_session(&self) -> bool {
         let Self::Database(error) = self else { return false };
         // 57P01 to 57P04: the server ended it.
         error.code().map_or_else(|| is_lost(error), |state| state.code().starts_with("57P"))
+    }
+
+    /// Whether it is a row that this constraint (or unique index) does not allow.
+    pub fn violates(&self, constraint: &str) -> bool {
+        let Self::Database(error) = self else { return false };
+        error.as_db_error().is_some_and(|server| server.constraint() == Some(constraint))
     }
 }
 

@@ -9,8 +9,8 @@
 //! Two replicas that answer the same commands at once (a rebalance) meet at the barrier's primary key: the second
 //! one's transaction fails as `Transient` and finds the stored answers when it runs again.
 
-use saga_core::Millis;
 use saga_core::protocol::{Command, Outcome, Reply};
+use saga_core::{Millis, Name, Op, SagaKey};
 use saga_runtime::barrier::{self, BarrierKey, BarrierRow};
 use saga_runtime::wire;
 use tokio_postgres::Row;
@@ -18,6 +18,7 @@ use tokio_postgres::Row;
 use super::error::PgError;
 use super::pool::Pg;
 use super::query::{Columns as _, Query, bigs};
+use super::snapshot::Snapshot;
 
 /// The table, for a participant's first migration (`services/X/migrations/postgres/V1__init.sql` has the same text).
 /// Keyed so that a saga's rows stand together and new sagas append: ids are time-ordered.
@@ -104,6 +105,22 @@ pub async fn transact(
     writes.insert(0, store(done.new_rows, now));
     tx.commit(writes).await?;
     Ok(done.replies)
+}
+
+/// Hands every answer of this moment to `each`, in the order of sagas: what `saga check` reads.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn audit(at: &Snapshot, each: &mut (dyn FnMut(BarrierRow) + Send)) -> Result<(), PgError> {
+    let sql = "select saga_id, definition, step, op, outcome from barrier order by saga_id, definition, step, op";
+    let mut row = |row: &Row| {
+        let saga = SagaKey { id: row.big(0)?, definition: Name::new(row.col::<&str>(1)?) };
+        let op = if row.col::<&str>(3)? == Op::Do.as_str() { Op::Do } else { Op::Undo };
+        let key = BarrierKey { saga, step: Name::new(row.col::<&str>(2)?), op };
+        each(BarrierRow { key, outcome: wire::outcome_from_json(row.col::<&str>(4)?.as_bytes())? });
+        Ok(())
+    };
+    at.each(sql, &mut row).await
 }
 
 fn load(keys: &[BarrierKey]) -> Query<'static> {

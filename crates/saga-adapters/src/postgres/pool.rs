@@ -18,6 +18,9 @@ const BEGIN: &str = "begin";
 const LAZY: &str = "set local synchronous_commit = off";
 const COMMIT: &str = "commit";
 
+/// For reads of everything.
+const LONG: Duration = Duration::from_secs(3600);
+
 /// One database and its sessions. Cheap to clone.
 #[derive(Clone)]
 pub struct Pg(Arc<Inner>);
@@ -127,6 +130,15 @@ impl Pg {
         }
     }
 
+    /// A transaction of another kind, for long reads: nobody is given up for being slow.
+    pub(super) async fn begin_with(&self, begin: &[&'static str], queries: Vec<Query<'_>>) -> Result<Tx, PgError> {
+        let mut session = self.session().await?;
+        session.open = true;
+        session.limit = LONG;
+        session.pipeline(begin, &queries, &[]).await?;
+        Ok(Tx { session, lazy_commits: false })
+    }
+
     /// Ends the sessions as they come back; whoever asks for one from now on is refused.
     pub async fn close(self) {
         self.0.pool.close();
@@ -138,7 +150,7 @@ impl Pg {
 
     async fn session(&self) -> Result<Session, PgError> {
         let object = self.0.pool.get().await?;
-        Ok(Session { object: Some(object), limit: self.0.limit, open: false, hung: AtomicBool::new(false) })
+        Ok(Session { object: Some(object), limit: self.0.limit, open: false, lost: AtomicBool::new(false) })
     }
 }
 
@@ -172,6 +184,16 @@ impl Tx {
         result
     }
 
+    /// A statement without values or answer, whose text is not worth keeping.
+    pub(super) async fn say(&self, sql: &str) -> Result<(), PgError> {
+        Ok(self.session.client()?.batch_execute(sql).await?)
+    }
+
+    /// The same, with an answer.
+    pub(super) async fn ask(&self, sql: &str) -> Result<Vec<Row>, PgError> {
+        Ok(self.session.client()?.query(sql, &[]).await?)
+    }
+
     /// Takes everything back and gives the session back.
     pub async fn roll_back(mut self) {
         self.session.settle(false).await;
@@ -185,13 +207,13 @@ struct Session {
     limit: Duration,
     /// In a transaction: not to be given back as it is.
     open: bool,
-    /// The server owes an answer: not to be given back at all.
-    hung: AtomicBool,
+    /// The server has ended it, or owes an answer: not to be given back at all.
+    lost: AtomicBool,
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(object) = self.object.take_if(|_| self.open || *self.hung.get_mut()) {
+        if let Some(object) = self.object.take_if(|_| self.open || *self.lost.get_mut()) {
             drop(Object::take(object));
         }
     }
@@ -200,6 +222,10 @@ impl Drop for Session {
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<Vec<Row>, tokio_postgres::Error>> + Send + 'a>>;
 
 impl Session {
+    fn client(&self) -> Result<&Object, PgError> {
+        self.object.as_ref().ok_or_else(|| PgError::fault("the session is gone"))
+    }
+
     /// Sends everything at once and waits for all answers. The first error is the one that counts: those after it only
     /// say that the transaction is broken.
     async fn pipeline(
@@ -208,13 +234,13 @@ impl Session {
         queries: &[Query<'_>],
         after: &[&'static str],
     ) -> Result<Vec<Vec<Row>>, PgError> {
-        match tokio::time::timeout(self.limit, self.send(before, queries, after)).await {
-            Ok(result) => result,
-            Err(_) => {
-                self.hung.store(true, Ordering::Relaxed);
-                Err(PgError::Transient(format!("the server has not answered for {:?}", self.limit)))
-            }
+        let hangs = || PgError::Transient(format!("the server has not answered for {:?}", self.limit));
+        let answered = tokio::time::timeout(self.limit, self.send(before, queries, after)).await;
+        let is_lost = answered.as_ref().map_or(true, |result| result.as_ref().is_err_and(PgError::lost_the_session));
+        if is_lost {
+            self.lost.store(true, Ordering::Relaxed);
         }
+        answered.unwrap_or_else(|_| Err(hangs()))
     }
 
     async fn send(
@@ -223,7 +249,7 @@ impl Session {
         queries: &[Query<'_>],
         after: &[&'static str],
     ) -> Result<Vec<Vec<Row>>, PgError> {
-        let Some(client) = &self.object else { return Err(PgError::fault("the session is gone")) };
+        let client = self.client()?;
         // Prepared first, all of them: or the commit would overtake a statement that is prepared for the first time.
         let mut prepared = Vec::with_capacity(queries.len());
         for query in queries {
@@ -246,8 +272,8 @@ impl Session {
     /// After the end of a transaction. One that failed is rolled back (mostly it already is); if that fails too, the
     /// session is not given back.
     async fn settle(&mut self, ended_well: bool) {
-        let hung = self.hung.load(Ordering::Relaxed);
-        if ended_well || (!hung && self.pipeline(&[], &[], &["rollback"]).await.is_ok()) {
+        let lost = self.lost.load(Ordering::Relaxed);
+        if ended_well || (!lost && self.pipeline(&[], &[], &["rollback"]).await.is_ok()) {
             self.open = false;
         }
     }

@@ -17,8 +17,13 @@ use super::{Db, Durability, Schema, SqlError};
 pub use audit::{Audited, audit};
 
 /// The orchestrator's file.
-pub const SCHEMA: Schema =
-    Schema { name: "orchestrator", migrations: &[("V1__init", include_str!("saga_store/migrations/V1__init.sql"))] };
+pub const SCHEMA: Schema = Schema {
+    name: "orchestrator",
+    migrations: &[
+        ("V1__init", include_str!("saga_store/migrations/V1__init.sql")),
+        ("V2__drop_syncs", include_str!("saga_store/migrations/V2__drop_syncs.sql")),
+    ],
+};
 
 const CLAIM: &str = "insert into owner (partition, epoch) values (?1, 1)
     on conflict (partition) do update set epoch = epoch + 1 returning epoch";

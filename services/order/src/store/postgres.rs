@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use contracts::purchase::PurchaseInput;
 use saga_adapters::postgres::participant::{Effects, transact};
-use saga_adapters::postgres::{Columns as _, Pg, PgError, Query, Row, Schema, big, bigs};
+use saga_adapters::postgres::{Columns as _, Pg, PgError, Query, Row, Schema, Snapshot, big, bigs};
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Millis, Op};
 use saga_runtime::StoreError;
@@ -183,4 +183,10 @@ fn order(row: &Row) -> Result<Order, PgError> {
         lines: serde_json::from_str(row.col(5)?)?,
         created_at: row.big(6)?,
     })
+}
+
+/// Every order, by id: for [`crate::audit`].
+pub(crate) async fn each(at: &Snapshot, f: &mut (dyn FnMut(Order) + Send)) -> Result<(), PgError> {
+    let sql = format!("{COLUMNS} order by id");
+    at.each(&sql, &mut |row| order(row).map(&mut *f)).await
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use async_trait::async_trait;
 use contracts::purchase::{PaymentOutput, PurchaseInput};
 use saga_adapters::postgres::participant::{Effects, transact};
-use saga_adapters::postgres::{Columns as _, Pg, PgError, Query, Row, Schema, big, bigs};
+use saga_adapters::postgres::{Columns as _, Pg, PgError, Query, Row, Schema, Snapshot, big, bigs};
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Json, Millis};
 use saga_runtime::StoreError;
@@ -217,4 +217,10 @@ fn payment(row: &Row) -> Result<Payment, PgError> {
         reference: row.col(5)?,
         created_at: row.big(6)?,
     })
+}
+
+/// Every payment, by id: for [`crate::audit`].
+pub(crate) async fn each(at: &Snapshot, f: &mut (dyn FnMut(Payment) + Send)) -> Result<(), PgError> {
+    let sql = format!("{COLUMNS} order by id");
+    at.each(&sql, &mut |row| payment(row).map(&mut *f)).await
 }

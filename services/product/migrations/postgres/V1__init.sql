@@ -17,11 +17,11 @@ create table product (
     price bigint not null check (price between 0 and 9007199254740991),
     currency_code text collate "C" not null check (length(currency_code) = 3),
     -- what can be bought
-    inventory bigint not null check (inventory between 0 and 9007199254740991),
+    inventory bigint not null check (inventory >= 0),
     -- what purchases have taken and not given back
     taken bigint not null check (taken >= 0),
     -- what was ever put in: the three agree, always
-    stocked bigint not null check (stocked = inventory + taken),
+    stocked bigint not null check (stocked = inventory + taken and stocked <= 9007199254740991),
     -- counts changes, for caches
     version bigint not null check (version > 0),
     created_at bigint not null,

@@ -1,5 +1,6 @@
 //! The store on PostgreSQL.
 
+mod ledger;
 mod stock;
 
 use async_trait::async_trait;
@@ -11,6 +12,8 @@ use saga_runtime::StoreError;
 
 use super::{Listing, MOST_STOCK, Refused, Store};
 use crate::domain::{Category, Product, ProductChange};
+
+pub(crate) use ledger::each;
 
 /// The service's database.
 pub const PG_SCHEMA: Schema =
@@ -140,15 +143,19 @@ async fn set(pg: &Pg, id: u64, change: ProductChange, now: Millis) -> Result<Res
     let category_id = category_id.map(big);
     // The category first, as where a product is added.
     let home = Query::new("select id from category where id = $1 for key share").bind(category_id);
-    let row = Query::new("select inventory from product where id = $1 for no key update").big(id);
+    let row = Query::new("select inventory, taken from product where id = $1 for no key update").big(id);
     let (tx, rows) = pg.begin(vec![home, row]).await?;
     let (delta, reason) = inventory.unwrap_or_default();
     let refused = match rows.as_slice() {
         [_, product] if product.is_empty() => Some(Refused::NotFound),
         [home, _] if category_id.is_some() && home.is_empty() => Some(Refused::NoSuchCategory),
         [_, product] => {
-            let after = product[0].col::<i64>(0)?.checked_add(delta);
-            (!after.is_some_and(|stock| (0..=MOST_STOCK).contains(&stock))).then_some(Refused::StockOutOfRange)
+            let (inventory, taken): (i64, i64) = (product[0].col(0)?, product[0].col(1)?);
+            match inventory.checked_add(delta) {
+                // What purchases hold may come back: it needs its place, too.
+                Some(left @ 0..=MOST_STOCK) if left.saturating_add(taken) <= MOST_STOCK => None,
+                _ => Some(Refused::StockOutOfRange),
+            }
         }
         _ => return Err(PgError::fault("two questions have two answers")),
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use saga_core::{Name, SagaKey};
 
-use super::super::{Columns as _, Pg, PgError, Query};
+use super::super::{Columns as _, PgError, Query, Snapshot};
 use crate::sqlite::saga_store::Audited;
 
 /// Sagas a page: bounds the memory, however many there are.
@@ -23,30 +23,30 @@ const ROWS: &str =
     from unnest($1::bigint[], $2::text[]) as k (id, definition)
     cross join lateral (select * from saga where id = k.id and definition = k.definition offset 0) as s";
 
-/// Hands every saga to `each`, in the order of ids.
+/// Hands every saga of this moment to `each`, in the order of ids.
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn audit(pg: &Pg, each: &mut (dyn FnMut(Audited) + Send)) -> Result<(), PgError> {
+pub async fn audit(at: &Snapshot, each: &mut (dyn FnMut(Audited) + Send)) -> Result<(), PgError> {
     let (mut id, mut definition) = (-1_i64, String::new());
     loop {
-        let keys = pg.read(Query::new(KEYS).bind(id).bind(definition.clone()).bind(PAGE)).await?;
+        let keys = at.read(Query::new(KEYS).bind(id).bind(definition.clone()).bind(PAGE)).await?;
         let Some(last) = keys.last() else { return Ok(()) };
         (id, definition) = (last.col(0)?, last.col(1)?);
         let key = |row: &super::Row| Ok(SagaKey { id: row.big(0)?, definition: Name::new(row.col::<&str>(1)?) });
         let keys: Vec<SagaKey> = keys.iter().map(key).collect::<Result<_, PgError>>()?;
-        page(pg, keys, each).await?;
+        page(at, keys, each).await?;
     }
 }
 
-async fn page(pg: &Pg, keys: Vec<SagaKey>, each: &mut (dyn FnMut(Audited) + Send)) -> Result<(), PgError> {
+async fn page(at: &Snapshot, keys: Vec<SagaKey>, each: &mut (dyn FnMut(Audited) + Send)) -> Result<(), PgError> {
     let mut rows = BTreeMap::new();
-    for row in pg.read(super::by_keys(ROWS, &keys)).await? {
+    for row in at.read(super::by_keys(ROWS, &keys)).await? {
         let row = super::row(&row)?;
         rows.insert(row.key.clone(), row);
     }
     let mut histories: Vec<_> = keys.iter().map(|_| Ok(Vec::new())).collect();
-    for row in pg.read(super::by_keys(super::HISTORIES, &keys)).await? {
+    for row in at.read(super::by_keys(super::HISTORIES, &keys)).await? {
         let place = usize::try_from(row.big(0)?).unwrap_or_default().wrapping_sub(1);
         let Some(history) = histories.get_mut(place) else { continue };
         let known: Result<Vec<_>, String> = std::mem::replace(history, Ok(Vec::new()));
