@@ -213,7 +213,7 @@ impl Orchestrator {
             let known: Vec<SagaKey> = known.cloned().collect();
             if self.load(known.iter()).await? {
                 let mut round = self.decide_all(&items, out);
-                let sync = if round.decisions.iter().any(|d| d.durable) { Sync::Durable } else { Sync::Derivable };
+                let sync = Sync::Durable;
                 let transitions = std::mem::take(&mut round.transitions);
                 out.unsynced |= sync == Sync::Derivable && !transitions.is_empty();
                 match self.commit(transitions, sync).await {
