@@ -16,6 +16,12 @@ const NODE_BITS: u32 = 5;
 /// The highest node number.
 pub const MAX_NODE: u16 = (1 << NODE_BITS) - 1;
 
+/// Which node made an id.
+pub fn node_of(id: u64) -> u16 {
+    // Five bits fit.
+    u16::try_from((id >> SEQUENCE_BITS) & u64::from(MAX_NODE)).unwrap_or(MAX_NODE)
+}
+
 /// Hands out ids, each greater than the one before.
 pub struct IdGen {
     node: u64,
@@ -69,5 +75,6 @@ mod tests {
         let (a, b) = (IdGen::new(1, Arc::new(SystemClock)), IdGen::new(2, Arc::new(SystemClock)));
         let all: HashSet<u64> = (0..10_000).flat_map(|_| [a.next(), b.next()]).collect();
         assert_eq!(all.len(), 20_000);
+        assert_eq!((node_of(a.next()), node_of(b.next())), (1, 2));
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::up::roles::ServiceRole;
+
 /// A shop built as six services around a saga engine. Without a command it starts the shop.
 #[derive(Parser, Debug)]
 #[command(name = "saga", version, about, max_term_width = 120)]
@@ -72,6 +74,15 @@ impl UpArgs {
 pub enum Command {
     /// Start the whole shop in this process (the same as no command)
     Up(UpArgs),
+    /// Start some of the services in this process; the others run elsewhere
+    Serve {
+        /// Which
+        #[arg(required = true, value_enum)]
+        roles: Vec<ServiceRole>,
+        /// Addresses.
+        #[command(flatten)]
+        up: UpArgs,
+    },
     /// Look at sagas and steer them
     #[command(subcommand)]
     Sagas(SagasCommand),

@@ -20,6 +20,7 @@ use serde_json::Value;
 use crate::args::{Cli, Command, Remote};
 use crate::config::{Config, ConfigError};
 use crate::remote::{Admin, RunFile};
+use crate::up::roles::ALL;
 use output::Output;
 
 /// It did not work.
@@ -58,17 +59,19 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli, output: &Output) -> anyhow::Result<Verdict> {
     let Cli { common, up, command } = cli;
     if let Some(command) = &command
-        && !matches!(command, Command::Up(_))
+        && !matches!(command, Command::Up(_) | Command::Serve { .. })
         && !up.is_empty()
     {
         Cli::command()
             .error(clap::error::ErrorKind::ArgumentConflict, "--listen and its like belong to `saga up`")
             .exit();
     }
-    let (up, command) = match command {
-        None => (up, None),
-        Some(Command::Up(more)) => (more.or(up), None),
-        Some(command) => (up, Some(command)),
+    let all = || ALL.into();
+    let (up, roles, command) = match command {
+        None => (up, all(), None),
+        Some(Command::Up(more)) => (more.or(up), all(), None),
+        Some(Command::Serve { roles, up: more }) => (more.or(up), roles.into_iter().collect(), None),
+        Some(command) => (up, all(), Some(command)),
     };
     if let Some(Command::Completions { shell }) = command {
         clap_complete::generate(shell, &mut Cli::command(), "saga", &mut std::io::stdout());
@@ -79,7 +82,7 @@ fn dispatch(cli: Cli, output: &Output) -> anyhow::Result<Verdict> {
     }
     let config = Config::load(&common, &up)?;
     match command {
-        None => crate::up::run(config, output).map(|()| Verdict::Fine),
+        None => crate::up::run(config, roles, output).map(|()| Verdict::Fine),
         Some(command) => client_runtime()?.block_on(run(command, config, output)),
     }
 }
@@ -99,7 +102,7 @@ async fn run(command: Command, config: Config, output: &Output) -> anyhow::Resul
         Command::Load(args) => return load::run(args, &place, output).await,
         Command::Healthcheck(remote) => return healthcheck(&remote, &place, output).await,
         // Dealt with before.
-        Command::Up(_) | Command::Config(_) | Command::Completions { .. } => {}
+        Command::Up(_) | Command::Serve { .. } | Command::Config(_) | Command::Completions { .. } => {}
     }
     Ok(Verdict::Fine)
 }

@@ -14,6 +14,9 @@ use crate::args::{Common, UpArgs};
 /// The commented defaults.
 pub const DEFAULTS: &str = include_str!("config.default.toml");
 
+/// The adapters that need no server.
+pub const IN_PROCESS: &str = "inproc";
+
 /// All settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -32,10 +35,18 @@ pub struct Config {
     pub drain_s: u64,
     /// What is logged.
     pub log: Log,
-    /// The databases.
+    /// This process among its replicas, 0 to 31: a part of every id it makes.
+    pub node: u16,
+    /// Where rows are kept.
+    pub stores: Stores,
+    /// The files, where rows are kept in files.
     pub sqlite: Sqlite,
-    /// The bus in process.
+    /// What carries the messages.
     pub bus: Bus,
+    /// Cache, filter and locks.
+    pub cache: Cache,
+    /// Where the other services are, if not in this process.
+    pub peers: Peers,
     /// See [`account::Config`].
     pub account: account::Config,
     /// See [`product::Config`].
@@ -82,12 +93,60 @@ pub struct Sqlite {
     pub max_pages: Option<u32>,
 }
 
-/// The bus in process.
+/// Where each service keeps its rows: `sqlite`, or `postgres://…`; `{service}` in it is the service's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stores {
+    /// For every service that has none of its own below.
+    pub url: String,
+    /// Of this service alone.
+    pub account: Option<String>,
+    /// Of this service alone.
+    pub product: Option<String>,
+    /// Of this service alone.
+    pub order: Option<String>,
+    /// Of this service alone.
+    pub payment: Option<String>,
+    /// Of this service alone.
+    pub purchase: Option<String>,
+    /// Of this service alone.
+    pub orchestrator: Option<String>,
+    /// Connections per service and process.
+    pub connections: usize,
+    /// A statement that takes longer is ended, in ms.
+    pub statement_timeout_ms: u64,
+}
+
+/// What carries the messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Bus {
-    /// Records that may wait in one queue; what finds it full is dropped and sent again later.
+    /// `inproc`, or `kafka://host:port,…`.
+    pub url: String,
+    /// In process: records that may wait in one queue; what finds it full is dropped and sent again later.
     pub queue: usize,
+    /// Partitions of the topics that `saga migrate` makes: the most replicas that share the work.
+    pub partitions: u32,
+    /// Copies of each record that `saga migrate` asks for.
+    pub replication: u16,
+}
+
+/// Cache, filter and locks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// `inproc`, or `redis://host:port,…`: some nodes of a cluster.
+    pub url: String,
+}
+
+/// Where the other services are. Nothing: in this process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Peers {
+    /// The account service's internal listener, `http://host:port`: for its keys.
+    pub account: Option<String>,
+    /// The product service's internal listener, `http://host:port`: for quotes and details.
+    pub product: Option<String>,
 }
 
 impl Default for Config {
@@ -100,8 +159,12 @@ impl Default for Config {
             admin_listen: None,
             drain_s: 10,
             log: Log::default(),
+            node: 0,
+            stores: Stores::default(),
             sqlite: Sqlite::default(),
             bus: Bus::default(),
+            cache: Cache::default(),
+            peers: Peers::default(),
             account: account::Config::default(),
             product: product::Config::default(),
             payment: payment::Config::default(),
@@ -129,9 +192,31 @@ impl Default for Sqlite {
     }
 }
 
+impl Default for Stores {
+    fn default() -> Self {
+        Self {
+            url: "sqlite".to_owned(),
+            account: None,
+            product: None,
+            order: None,
+            payment: None,
+            purchase: None,
+            orchestrator: None,
+            connections: 8,
+            statement_timeout_ms: 10_000,
+        }
+    }
+}
+
 impl Default for Bus {
     fn default() -> Self {
-        Self { queue: 8_192 }
+        Self { url: IN_PROCESS.to_owned(), queue: 8_192, partitions: 12, replication: 1 }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { url: IN_PROCESS.to_owned() }
     }
 }
 

@@ -8,12 +8,16 @@
 //! Promised: nothing is global, two shops run in one process; a stop at any point loses nothing, like a kill.
 
 mod admin;
+mod backends;
 mod catalogue;
 pub mod folder;
 mod listeners;
+mod peers;
+pub mod roles;
 mod services;
 mod walkthrough;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +34,7 @@ use crate::config::{Config, LogFormat};
 use crate::remote::RunFile;
 use folder::Folder;
 use listeners::Listeners;
+use roles::ServiceRole;
 use services::Services;
 
 pub(crate) use services::{create_account, definitions};
@@ -61,24 +66,37 @@ pub struct Shop {
     listeners: TaskTracker,
     loops: TaskTracker,
     services: Services,
-    folder: Folder,
+    folder: Option<Folder>,
 }
 
 impl Shop {
-    /// Starts a shop. When this answers it takes purchases.
+    /// Starts a whole shop. When this answers it takes purchases.
     ///
     /// # Errors
     /// Whatever stands in the way, in words that say what to do.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
+        Self::serve(config, roles::ALL.into()).await
+    }
+
+    /// Starts some roles of a shop.
+    ///
+    /// # Errors
+    /// Whatever stands in the way, in words that say what to do.
+    pub async fn serve(config: Config, roles: BTreeSet<ServiceRole>) -> anyhow::Result<Self> {
         let definitions = services::definitions(&config)?;
-        let folder = Folder::hold(&config.data)?;
+        let folder = if backends::needs_folder(&config, &roles)? { Some(Folder::hold(&config.data)?) } else { None };
         let listeners = Listeners::bind(&config).await?;
         let (closing, stop, failed) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (loops, serving) = (TaskTracker::new(), TaskTracker::new());
         let health = Health::default();
-        let token = token()?;
+        let token = match crate::config::admin_token() {
+            // Nobody could read the run file, so operators must know the token beforehand.
+            Some(token) if folder.is_none() => token,
+            _ => token()?,
+        };
         let core = services::Core {
             config: config.clone(),
+            roles,
             definitions,
             closing: closing.clone(),
             stop: stop.clone(),
@@ -87,19 +105,21 @@ impl Shop {
             health: health.clone(),
             token: blake3::hash(token.as_bytes()),
         };
-        let mut services = Services::build(core, &folder).await?;
+        let mut services = Services::build(core, folder.as_ref()).await?;
         let [public_addr, internal_addr, admin_addr] =
             [&listeners.public, &listeners.internal, &listeners.admin].map(TcpListener::local_addr);
         let (public_addr, internal_addr, admin_addr) = (public_addr?, internal_addr?, admin_addr?);
         let empty = services.is_empty().await?;
         let http = |address: SocketAddr| format!("http://{address}");
-        folder.announce(&RunFile {
-            pid: std::process::id(),
-            public: http(public_addr),
-            internal: http(internal_addr),
-            admin: http(admin_addr),
-            token: token.clone(),
-        })?;
+        if let Some(folder) = &folder {
+            folder.announce(&RunFile {
+                pid: std::process::id(),
+                public: http(public_addr),
+                internal: http(internal_addr),
+                admin: http(admin_addr),
+                token: token.clone(),
+            })?;
+        }
         let limits = HttpLimits { drain: Duration::from_secs(config.drain_s), ..HttpLimits::default() };
         let routers = services.routers()?;
         serving.spawn(chassis::http::serve(listeners.public, routers.public, limits, closing.clone()));
@@ -143,7 +163,9 @@ impl Shop {
         if tokio::time::timeout(LOOPS_END_WITHIN, self.services.close()).await.is_err() {
             tracing::warn!("some files are still being written; that is finished before the process ends");
         }
-        self.folder.withdraw();
+        if let Some(folder) = &self.folder {
+            folder.withdraw();
+        }
     }
 }
 
@@ -155,26 +177,35 @@ fn token() -> anyhow::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Runs a shop until a signal, or until it fails.
+/// Runs some or all roles of a shop until a signal, or until it fails.
 ///
 /// # Errors
 /// When it cannot start, or a part ended by itself.
-pub fn run(config: Config, output: &Output) -> anyhow::Result<()> {
+pub fn run(config: Config, roles: BTreeSet<ServiceRole>, output: &Output) -> anyhow::Result<()> {
     log(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(until_signal(config, output));
+    let result = runtime.block_on(until_signal(config, roles, output));
     // Whatever still runs (a listing that nobody waits for) ends with the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn until_signal(config: Config, output: &Output) -> anyhow::Result<()> {
+async fn until_signal(config: Config, roles: BTreeSet<ServiceRole>, output: &Output) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let first_is_admin = config.account.first_account_is_admin;
-    let shop = Shop::start(config).await?;
-    output.text(&walkthrough::text(&shop, first_is_admin));
+    let whole = roles.len() == roles::ALL.len();
+    let names = roles.iter().map(ServiceRole::to_string).collect::<Vec<_>>().join(", ");
+    let shop = Shop::serve(config, roles).await?;
+    if whole {
+        output.text(&walkthrough::text(&shop, first_is_admin));
+    } else {
+        output.text(&format!(
+            "{names}: HTTP on {}, gRPC on {}, operators on {}",
+            shop.public_addr, shop.internal_addr, shop.admin_addr
+        ));
+    }
     let failed = tokio::select! {
         _ = interrupt.recv() => false,
         _ = terminate.recv() => false,

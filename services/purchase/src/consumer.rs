@@ -21,11 +21,12 @@ use crate::Stats;
 use crate::admission::Admission;
 use crate::live::{Live, News};
 use crate::outbound::Course;
+use crate::replica::Replica;
 use crate::results::is_lawful;
 use crate::store::{Applied, Group, Store, grouped};
 use crate::sweeper::Asks;
 
-/// The consumer group.
+/// The consumer group of a shop with one purchase service.
 const GROUP: &str = "purchase";
 /// Events in one transaction: bounds how long a POST waits for the writer. An event costs some ten microseconds.
 const BATCH: usize = 512;
@@ -45,6 +46,7 @@ pub(crate) struct Consumer {
     pub(crate) asks: Arc<Asks>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) stop: CancellationToken,
+    pub(crate) replica: Option<Replica>,
 }
 
 impl Consumer {
@@ -81,9 +83,10 @@ impl Consumer {
     /// Joins the group, waiting for the bus to be there. `None`: stopped.
     pub(crate) async fn subscribe(&self) -> Option<Box<dyn Subscription>> {
         let topics = [self.course.result_topic.clone()];
+        let group = self.replica.as_ref().map_or_else(|| GROUP.to_owned(), Replica::group);
         let mut failures = 0;
         loop {
-            match self.bus.subscribe(GROUP, &topics).await {
+            match self.bus.subscribe(&group, &topics).await {
                 Ok(subscription) => return Some(subscription),
                 Err(BusError::Closed) => return None,
                 Err(error) => {
@@ -207,23 +210,31 @@ impl Consumer {
         let mut ended_ids = Vec::new();
         for (group, applied) in groups.iter().zip(applied) {
             let Applied::Known { customer_id, status, fresh, duplicates, gap, ended } = applied else { continue };
-            let (id, events) = (group.id, &group.events[fresh.clone()]);
-            self.stats.applied.add(events.len() as u64);
+            let id = group.id;
+            self.stats.applied.add(fresh.len() as u64);
             self.stats.duplicates.add(*duplicates as u64);
             if *gap {
                 self.stats.gaps.inc();
                 self.asks.at_once(id);
             }
-            if *ended {
+            let (untold, ended) = match &self.replica {
+                None => (fresh.clone(), *ended),
+                Some(replica) => replica.untold(group, fresh, *duplicates),
+            };
+            if ended {
                 self.stats.ended(*status);
                 ended_ids.push(id);
             }
+            let events = &group.events[untold];
             if !events.is_empty() {
-                news.push(News { id, customer_id: *customer_id, events, ended: *ended });
+                news.push(News { id, customer_id: *customer_id, events, ended });
             }
         }
         self.asks.heard(groups.iter().map(|group| group.id), &ended_ids);
         self.live.publish(&news, now);
+        if let Some(replica) = &self.replica {
+            ended_ids.retain(|id| replica.is_own(*id));
+        }
         self.admission.ended(&ended_ids);
     }
 

@@ -15,6 +15,7 @@ pub mod domain;
 pub mod http;
 pub mod live;
 pub mod outbound;
+mod replica;
 pub mod results;
 pub mod store;
 
@@ -134,6 +135,8 @@ pub struct Deps {
     pub tasks: TaskTracker,
     /// Ends loops, streams and long polls.
     pub stop: CancellationToken,
+    /// Where several share the work: this one's number, by which its ids are made.
+    pub replica: Option<u16>,
 }
 
 /// What the service is made of.
@@ -150,9 +153,10 @@ pub struct Service {
 /// # Errors
 /// When the store cannot say what is in flight.
 pub async fn build(config: &Config, deps: Deps) -> Result<Service, StoreError> {
-    let Deps { store, catalogue, bus, clock, ids, course, tasks, stop } = deps;
+    let Deps { store, catalogue, bus, clock, ids, course, tasks, stop, replica } = deps;
     let since = clock.now();
-    let in_flight = store.count_in_flight().await?;
+    // Whose purchases hold slots here after a restart: all, where there is only one to have accepted them.
+    let in_flight = if replica.is_none() { store.count_in_flight().await? } else { 0 };
     tracing::info!(in_flight, "purchases in flight");
     let admission = Admission::new(config.limits(), usize::try_from(in_flight).unwrap_or(usize::MAX));
     let (outbound, queue) = Outbound::new();
@@ -168,6 +172,7 @@ pub async fn build(config: &Config, deps: Deps) -> Result<Service, StoreError> {
         asks: Arc::clone(&asks),
         stats: Arc::clone(&stats),
         stop: stop.clone(),
+        replica: replica.map(replica::Replica::new),
     };
     // Listening begins before the first question is asked, or its answer would be missed.
     if let Some(subscription) = consumer.subscribe().await {

@@ -3,7 +3,6 @@
 //! In comes who has the run file's token (whoever can read the data folder) or an access token with the operator or
 //! admin role. Everything else is refused before it reaches a route.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -22,6 +21,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::check::rules::Wanted;
+use crate::config::Config;
 
 /// Makes accounts with rights.
 #[async_trait]
@@ -38,9 +38,9 @@ pub(crate) struct AdminState {
     /// Of access tokens.
     pub(crate) verifier: Verifier,
     /// Where the books are.
-    pub(crate) data: PathBuf,
-    /// Who makes accounts.
-    pub(crate) accounts: Arc<dyn Accounts>,
+    pub(crate) config: Arc<Config>,
+    /// Who makes accounts, if that is this process.
+    pub(crate) accounts: Option<Arc<dyn Accounts>>,
     /// One check at a time: it reads everything.
     pub(crate) checking: Arc<tokio::sync::Mutex<()>>,
 }
@@ -50,12 +50,15 @@ pub(crate) struct AdminState {
 struct Rights(Role);
 
 /// All admin routes behind the door.
-pub(crate) fn router(orchestrator: Router, state: AdminState) -> Router {
-    let own = Router::new()
-        .route("/admin/check", post(check))
-        .route("/admin/accounts", post(create_account))
-        .with_state(state.clone());
-    orchestrator.merge(own).layer(from_fn_with_state(state, door))
+pub(crate) fn router(orchestrator: Option<Router>, state: AdminState) -> Router {
+    let mut own = Router::new();
+    if orchestrator.is_some() {
+        own = own.route("/admin/check", post(check));
+    }
+    if state.accounts.is_some() {
+        own = own.route("/admin/accounts", post(create_account));
+    }
+    orchestrator.unwrap_or_default().merge(own.with_state(state.clone())).layer(from_fn_with_state(state, door))
 }
 
 async fn door(State(state): State<AdminState>, mut request: Request, next: Next) -> Response {
@@ -101,7 +104,7 @@ async fn check(State(state): State<AdminState>, Valid(body): Valid<CheckBody>) -
     };
     let CheckBody { settled, expect_completed, expect_compensated } = body;
     let wanted = Wanted { settled, completed: expect_completed, compensated: expect_compensated };
-    let checked = tokio::task::spawn_blocking(move || crate::check::check(&state.data, wanted)).await;
+    let checked = tokio::task::spawn_blocking(move || crate::check::check(&state.config.data, wanted)).await;
     let failed = |detail: String| {
         tracing::error!(detail, "the check failed");
         Problem::new(Code::InternalError, "the books could not be read; the reason is in the log")
@@ -143,6 +146,9 @@ async fn create_account(
     }
     let role = role_of(&body.role).unwrap_or(Role::Operator);
     let view = json!({ "email": body.email, "role": body.role });
-    state.accounts.create(body.email, body.password, role).await?;
+    let Some(accounts) = &state.accounts else {
+        return Err(Problem::new(Code::NotFound, "accounts are made where the account service runs"));
+    };
+    accounts.create(body.email, body.password, role).await?;
     Ok((StatusCode::CREATED, Json(view)).into_response())
 }

@@ -3,6 +3,11 @@
 use async_trait::async_trait;
 use saga_runtime::StoreError;
 
+/// Both ports.
+pub(super) trait Catalogue: purchase::Catalogue + order::Catalogue {}
+
+impl<C: purchase::Catalogue + order::Catalogue> Catalogue for C {}
+
 /// Product's use cases behind purchase's and order's ports.
 pub(super) struct InProcess(pub(super) product::Products);
 

@@ -1,21 +1,21 @@
-//! The six services of the embedded profile, and how they meet: over the bus in process, and through ports.
+//! The services of a process, all six or some, and how they meet: over the bus, and through ports.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
 use axum::{Extension, Router};
-use chassis::auth::{Role, Verifier};
+use chassis::auth::{self, Verifier};
 use chassis::health::Health;
 use chassis::ids::IdGen;
 use chassis::problem::Problem;
 use futures_util::FutureExt as _;
-use saga_adapters::inproc::{InProcBus, InProcFilter};
-use saga_adapters::sqlite::dead_letters::{self, SqliteDeadLetters};
-use saga_adapters::sqlite::saga_store::{self, SqliteSagaStore};
-use saga_adapters::sqlite::{Db, Schema};
+use saga_adapters::inproc::InProcBus;
+use saga_adapters::sqlite::Db;
 use saga_core::Name;
+use saga_runtime::dead_letters::DeadLetters;
 use saga_runtime::{
     Clock, Definitions, LoopContext, LoopOptions, Orchestrator, Participant, Stats, SystemClock, run_participant,
 };
@@ -24,8 +24,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admin::{self, Accounts, AdminState};
-use super::catalogue::InProcess;
+use super::backends::{Backends, Messages};
+use super::catalogue::{Catalogue, InProcess};
 use super::folder::Folder;
+use super::peers::{Keys, RemoteCatalogue};
+use super::roles::ServiceRole;
 use crate::config::{Config, ConfigError};
 
 /// The loops subscribe within milliseconds; a machine that swaps needs longer.
@@ -34,6 +37,7 @@ const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(30);
 /// What every part needs.
 pub(super) struct Core {
     pub(super) config: Config,
+    pub(super) roles: BTreeSet<ServiceRole>,
     pub(super) definitions: Arc<Definitions>,
     pub(super) closing: CancellationToken,
     pub(super) stop: CancellationToken,
@@ -45,10 +49,10 @@ pub(super) struct Core {
 
 /// Everything that runs.
 pub(super) struct Services {
-    accounts: account::Accounts,
+    accounts: Option<account::Accounts>,
     routers: Option<Routers>,
     files: Vec<Db>,
-    bus: InProcBus,
+    in_process: Option<InProcBus>,
 }
 
 /// What each listener answers.
@@ -71,94 +75,77 @@ pub(crate) fn definitions(config: &Config) -> Result<Arc<Definitions>, ConfigErr
     Ok(Arc::new(definitions))
 }
 
-/// Opens files and remembers them, so that a shutdown can wait for them.
-struct Files<'a> {
-    folder: &'a Folder,
-    config: &'a Config,
-    open: Vec<Db>,
+/// What all roles of a process share.
+struct Shared {
+    clock: Arc<dyn Clock>,
+    ids: Arc<IdGen>,
+    verifier: Verifier,
+    context: LoopContext,
+    letters: Arc<dyn DeadLetters>,
 }
 
-impl Files<'_> {
-    fn open(&mut self, schema: &Schema) -> anyhow::Result<Db> {
-        let path = self.folder.file(&format!("{}.db", schema.name));
-        let db = Db::open(&path, schema, &self.config.options())
-            .context("a database file is refused; restore it, or move the data folder away to begin anew")?;
-        self.open.push(db.clone());
-        Ok(db)
-    }
+/// What the roles put together.
+#[derive(Default)]
+struct Parts {
+    api: Router,
+    well_known: Router,
+    participants: Vec<Arc<dyn Participant>>,
+    accounts: Option<account::Accounts>,
+    products: Option<product::Products>,
+    admin: Option<Router>,
 }
 
 impl Services {
-    /// Opens the files, builds the services, starts their loops.
-    pub(super) async fn build(core: Core, folder: &Folder) -> anyhow::Result<Self> {
+    /// Opens the stores, builds the roles, starts their loops.
+    pub(super) async fn build(core: Core, folder: Option<&Folder>) -> anyhow::Result<Self> {
         let config = &core.config;
-        let mut files = Files { folder, config, open: Vec::new() };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        // One process, one node.
-        let ids = Arc::new(IdGen::new(0, Arc::clone(&clock)));
-        let verifier = Verifier::new(&config.account.issuer, &config.account.audience, Arc::clone(&clock));
-
-        let letters = Arc::new(SqliteDeadLetters::new(files.open(&dead_letters::SCHEMA)?));
-        let topics = core.definitions.all().iter().flat_map(|definition| definition.topics()).collect::<Vec<_>>();
-        let bus = InProcBus::new(topics, config.bus.queue, letters.clone());
-        let context = LoopContext {
-            bus: Arc::new(bus.clone()),
-            clock: Arc::clone(&clock),
-            stop: core.stop.clone(),
-            stats: Arc::new(Stats::default()),
-            options: LoopOptions::default(),
-        };
-
-        let store = Arc::new(account::SqliteStore::new(files.open(&account::SCHEMA)?));
-        let account =
-            account::build(config.account.clone(), store, Arc::clone(&ids), Arc::clone(&clock), verifier.clone())
-                .await?;
-        let store = Arc::new(product::SqliteStore::new(files.open(&product::SCHEMA)?));
-        let filter = Arc::new(InProcFilter::default());
-        let product =
-            product::build(config.product.clone(), store, filter, Arc::clone(&ids), Arc::clone(&clock)).await?;
-        let catalogue = Arc::new(InProcess(product.products.clone()));
-        let store = Arc::new(order::SqliteStore::new(files.open(&order::SCHEMA)?));
-        let order = order::build(store, catalogue.clone(), Arc::clone(&clock));
-        let store = Arc::new(payment::SqliteStore::new(files.open(&payment::SCHEMA)?));
-        let gateway = Arc::new(payment::Sandbox::new(config.payment.sandbox.clone(), Arc::clone(&clock)));
-        let payment = payment::build(store, gateway, Arc::clone(&clock));
-
-        let store = Arc::new(SqliteSagaStore::new(files.open(&saga_store::SCHEMA)?));
-        let definitions = Arc::clone(&core.definitions);
-        let orchestrator = orchestrator::build(&config.orchestrator, context.clone(), store, letters, definitions);
-        core.drive(orchestrator.orchestrator);
-        let participants = [product.participant, order.participant, payment.participant];
-        for participant in participants.iter().cloned() {
-            core.loops.spawn(run_participant(context.clone(), participant));
-        }
-        subscribed(&bus, &participants).await?;
-
-        let deps = purchase::Deps {
-            store: Arc::new(purchase::SqliteStore::new(files.open(&purchase::SCHEMA)?)),
-            catalogue,
-            bus: Arc::new(bus.clone()),
+        let mut backends = Backends::new(config, folder, core.health.clone());
+        let Messages { bus, letters } = backends.messages(&core.definitions).await?;
+        let options = LoopOptions::default();
+        let stats = Arc::new(Stats::default());
+        let shared = Shared {
+            ids: Arc::new(IdGen::new(config.node, Arc::clone(&clock))),
+            verifier: Verifier::new(&config.account.issuer, &config.account.audience, Arc::clone(&clock)),
+            context: LoopContext { bus, clock: Arc::clone(&clock), stop: core.stop.clone(), stats, options },
             clock,
-            ids,
-            course: course(&core.definitions)?,
-            tasks: core.loops.clone(),
-            stop: core.closing.clone(),
+            letters,
         };
-        let purchase = purchase::build(&config.purchase, deps).await?;
+        let mut parts = Parts::default();
+        core.account(&mut backends, &shared, &mut parts).await?;
+        core.product(&mut backends, &shared, &mut parts).await?;
+        if core.has(ServiceRole::Order) {
+            let catalogue = core.catalogue(&parts)?;
+            let order = order::build(backends.order().await?, catalogue, Arc::clone(&shared.clock));
+            parts.api = parts.api.merge(order.router);
+            parts.participants.push(order.participant);
+        }
+        if core.has(ServiceRole::Payment) {
+            let gateway = Arc::new(payment::Sandbox::new(config.payment.sandbox.clone(), Arc::clone(&shared.clock)));
+            let payment = payment::build(backends.payment().await?, gateway, Arc::clone(&shared.clock));
+            parts.api = parts.api.merge(payment.router);
+            parts.participants.push(payment.participant);
+        }
+        core.start(&mut backends, &shared, &mut parts).await?;
+        core.purchase(&mut backends, &shared, &mut parts).await?;
 
-        let api = account.router.merge(product.router).merge(order.router).merge(payment.router).merge(purchase.router);
-        let public = Router::new().nest("/api/v1", api).merge(account.well_known).merge(core.health.router());
+        let public = Router::new().nest("/api/v1", parts.api).merge(parts.well_known.clone());
+        let public = public.merge(core.health.router()).layer(Extension(shared.verifier.clone()));
+        let internal = internal(config, parts.accounts.as_ref(), parts.products.as_ref()).await?;
+        let internal = internal.merge(parts.well_known).merge(core.health.router());
+        let accounts: Option<Arc<dyn Accounts>> =
+            parts.accounts.clone().map(|accounts| Arc::new(Registrar(accounts)) as Arc<dyn Accounts>);
         let state = AdminState {
             token: core.token,
-            verifier: verifier.clone(),
-            data: config.data.clone(),
-            accounts: Arc::new(Registrar(account.accounts.clone())),
+            verifier: shared.verifier,
+            config: Arc::new(config.clone()),
+            accounts,
             checking: Arc::default(),
         };
-        let admin = admin::router(orchestrator.admin, state).merge(core.health.router());
-        let internal = internal(config, &account.accounts, &product.products).await?;
-        let routers = Routers { public: public.layer(Extension(verifier)), internal, admin };
-        Ok(Self { accounts: account.accounts, routers: Some(routers), files: files.open, bus })
+        let admin = admin::router(parts.admin, state).merge(core.health.router());
+        let routers = Routers { public, internal, admin };
+        let Backends { files, in_process, .. } = backends;
+        Ok(Self { accounts: parts.accounts, routers: Some(routers), files, in_process })
     }
 
     /// What the listeners answer; once.
@@ -168,14 +155,19 @@ impl Services {
 
     /// Whether nobody has an account.
     pub(super) async fn is_empty(&self) -> anyhow::Result<bool> {
-        Ok(self.accounts.is_empty().await?)
+        match &self.accounts {
+            Some(accounts) => Ok(accounts.is_empty().await?),
+            None => Ok(false),
+        }
     }
 
     /// Lets go of everything and waits until the files are closed.
     pub(super) async fn close(self) {
-        self.bus.close();
-        let Self { accounts, routers, files, bus } = self;
-        drop((accounts, routers, bus));
+        let Self { accounts, routers, files, in_process } = self;
+        if let Some(bus) = in_process {
+            bus.close();
+        }
+        drop((accounts, routers));
         for file in files {
             file.close().await;
         }
@@ -183,6 +175,94 @@ impl Services {
 }
 
 impl Core {
+    fn has(&self, role: ServiceRole) -> bool {
+        self.roles.contains(&role)
+    }
+
+    async fn account(&self, backends: &mut Backends<'_>, shared: &Shared, parts: &mut Parts) -> anyhow::Result<()> {
+        if !self.has(ServiceRole::Account) {
+            let url =
+                peer(self.config.peers.account.as_ref(), "peers.account", "who publishes the keys of the tokens")?;
+            let keys = Keys {
+                account: crate::remote::Endpoint::parse(url)?,
+                verifier: shared.verifier.clone(),
+                health: self.health.clone(),
+                clock: Arc::clone(&shared.clock),
+                stop: self.closing.clone(),
+            };
+            self.loops.spawn(keys.run());
+            return Ok(());
+        }
+        let (ids, clock) = (Arc::clone(&shared.ids), Arc::clone(&shared.clock));
+        let store = backends.account().await?;
+        let account = account::build(self.config.account.clone(), store, ids, clock, shared.verifier.clone()).await?;
+        parts.api = std::mem::take(&mut parts.api).merge(account.router);
+        parts.well_known = account.well_known;
+        parts.accounts = Some(account.accounts);
+        Ok(())
+    }
+
+    async fn product(&self, backends: &mut Backends<'_>, shared: &Shared, parts: &mut Parts) -> anyhow::Result<()> {
+        if !self.has(ServiceRole::Product) {
+            return Ok(());
+        }
+        let (ids, clock) = (Arc::clone(&shared.ids), Arc::clone(&shared.clock));
+        let store = backends.product().await?;
+        let product = product::build(self.config.product.clone(), store, backends.filter(), ids, clock).await?;
+        parts.api = std::mem::take(&mut parts.api).merge(product.router);
+        parts.participants.push(product.participant);
+        parts.products = Some(product.products);
+        Ok(())
+    }
+
+    /// The product service: in this process, or where the settings say.
+    fn catalogue(&self, parts: &Parts) -> anyhow::Result<Arc<dyn Catalogue>> {
+        if let Some(products) = &parts.products {
+            return Ok(Arc::new(InProcess(products.clone())));
+        }
+        let url = peer(self.config.peers.product.as_ref(), "peers.product", "who knows the products")?;
+        Ok(Arc::new(RemoteCatalogue::new(url)?))
+    }
+
+    /// Starts the loops of the orchestrator and of the participants.
+    async fn start(&self, backends: &mut Backends<'_>, shared: &Shared, parts: &mut Parts) -> anyhow::Result<()> {
+        let context = &shared.context;
+        if self.has(ServiceRole::Orchestrator) {
+            let (store, letters) = (backends.orchestrator().await?, Arc::clone(&shared.letters));
+            let definitions = Arc::clone(&self.definitions);
+            let built = orchestrator::build(&self.config.orchestrator, context.clone(), store, letters, definitions);
+            self.drive(built.orchestrator);
+            parts.admin = Some(built.admin);
+        }
+        for participant in parts.participants.iter().cloned() {
+            self.loops.spawn(run_participant(context.clone(), participant));
+        }
+        match &backends.in_process {
+            Some(bus) => subscribed(bus, &parts.participants).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn purchase(&self, backends: &mut Backends<'_>, shared: &Shared, parts: &mut Parts) -> anyhow::Result<()> {
+        if !self.has(ServiceRole::Purchase) {
+            return Ok(());
+        }
+        let deps = purchase::Deps {
+            store: backends.purchase().await?,
+            catalogue: self.catalogue(parts)?,
+            bus: Arc::clone(&shared.context.bus),
+            clock: Arc::clone(&shared.clock),
+            ids: Arc::clone(&shared.ids),
+            course: course(&self.definitions)?,
+            tasks: self.loops.clone(),
+            stop: self.closing.clone(),
+            replica: backends.in_process.is_none().then_some(self.config.node),
+        };
+        let purchase = purchase::build(&self.config.purchase, deps).await?;
+        parts.api = std::mem::take(&mut parts.api).merge(purchase.router);
+        Ok(())
+    }
+
     /// Runs the orchestrator; should it end by itself, so does the shop.
     fn drive(&self, orchestrator: Orchestrator) {
         let (failed, stop, health) = (self.failed.clone(), self.stop.clone(), self.health.clone());
@@ -203,19 +283,23 @@ impl Core {
     }
 }
 
-/// The services' gRPC, its health (`grpc.health.v1`) and, where it is switched on, its reflection.
+/// The gRPC of the services that are here, its health (`grpc.health.v1`) and, where it is switched on, its reflection.
 async fn internal(
     config: &Config,
-    accounts: &account::Accounts,
-    products: &product::Products,
+    accounts: Option<&account::Accounts>,
+    products: Option<&product::Products>,
 ) -> anyhow::Result<Router> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    for service in ["", "auth.AuthService", "product.ProductService"] {
-        reporter.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+    let mut routes = tonic::service::Routes::new(health);
+    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    if let Some(accounts) = accounts {
+        reporter.set_service_status("auth.AuthService", tonic_health::ServingStatus::Serving).await;
+        routes = routes.add_service(account::grpc::service(accounts.clone()));
     }
-    let mut routes = tonic::service::Routes::new(account::grpc::service(accounts.clone()))
-        .add_service(product::grpc::service(products.clone()))
-        .add_service(health);
+    if let Some(products) = products {
+        reporter.set_service_status("product.ProductService", tonic_health::ServingStatus::Serving).await;
+        routes = routes.add_service(product::grpc::service(products.clone()));
+    }
     if config.internal_reflection {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(contracts::FILE_DESCRIPTOR_SET)
@@ -241,6 +325,13 @@ async fn subscribed(bus: &InProcBus, participants: &[Arc<dyn Participant>]) -> a
     }
 }
 
+fn peer<'c>(url: Option<&'c String>, key: &str, what: &str) -> Result<&'c str, ConfigError> {
+    url.map(String::as_str).ok_or_else(|| ConfigError::Value {
+        key: key.to_owned(),
+        detail: format!("this process does not know {what}: give the internal address, like http://127.0.0.1:8001"),
+    })
+}
+
 fn course(definitions: &Definitions) -> anyhow::Result<purchase::Course> {
     let newest = definitions.newest(&Name::new(contracts::purchase::DEFINITION));
     Ok(purchase::Course::of(newest.context("there is no definition called `purchase`")?))
@@ -251,9 +342,9 @@ struct Registrar(account::Accounts);
 
 #[async_trait]
 impl Accounts for Registrar {
-    async fn create(&self, email: String, password: String, role: Role) -> Result<(), Problem> {
+    async fn create(&self, email: String, password: String, role: auth::Role) -> Result<(), Problem> {
         self.0.create_admin(&email, password).await?;
-        if role != Role::Admin {
+        if role != auth::Role::Admin {
             self.0.set_role(&email, role).await?;
         }
         Ok(())
@@ -264,14 +355,18 @@ impl Accounts for Registrar {
 ///
 /// # Errors
 /// When the folder is in use or the file is refused.
-pub(crate) async fn create_account(config: &Config, email: &str, password: String, role: Role) -> anyhow::Result<()> {
+pub(crate) async fn create_account(
+    config: &Config,
+    email: &str,
+    password: String,
+    role: auth::Role,
+) -> anyhow::Result<()> {
     let folder = Folder::hold(&config.data)?;
-    let mut files = Files { folder: &folder, config, open: Vec::new() };
-    let db = files.open(&account::SCHEMA)?;
+    let mut backends = Backends::new(config, Some(&folder), Health::default());
+    let store = backends.account().await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids = Arc::new(IdGen::new(0, Arc::clone(&clock)));
     let verifier = Verifier::new(&config.account.issuer, &config.account.audience, Arc::clone(&clock));
-    let store = Arc::new(account::SqliteStore::new(db));
     let service = account::build(config.account.clone(), store, ids, clock, verifier).await?;
     let created = Registrar(service.accounts).create(email.to_owned(), password, role).await;
     created.map_err(|problem| anyhow::anyhow!("{problem:?}"))

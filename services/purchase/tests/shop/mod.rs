@@ -196,6 +196,7 @@ impl Shop {
             course: Course::default(),
             tasks: tasks.clone(),
             stop: stop.clone(),
+            replica: None,
         };
         let service = purchase::build(&self.config, deps).await.unwrap();
         let router = Router::new().nest("/api/v1", service.router);
