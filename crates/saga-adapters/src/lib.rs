@@ -4,5 +4,6 @@
 //! a database handle) and passes the conformance suite of that port, which other brands pass unchanged.
 
 pub mod inproc;
+pub mod kafka;
 pub mod postgres;
 pub mod sqlite;

@@ -79,6 +79,62 @@ pub trait Bus: Send + Sync + 'static {
     /// # Errors
     /// When a topic does not exist or the bus cannot be reached.
     async fn subscribe(&self, group: &str, topics: &[Name]) -> Result<Box<dyn Subscription>, BusError>;
+
+    /// Joins a group that drives whole partitions. A bus without partitions has one, number 0.
+    ///
+    /// # Errors
+    /// See [`subscribe`](Self::subscribe).
+    async fn join(&self, group: &str, topics: &[Name]) -> Result<Box<dyn Membership>, BusError> {
+        Ok(Box::new(Whole(Some(self.subscribe(group, topics).await?))))
+    }
+}
+
+/// The membership of a bus without partitions.
+struct Whole(Option<Box<dyn Subscription>>);
+
+#[async_trait]
+impl Membership for Whole {
+    async fn next(&mut self) -> Result<Assignment, BusError> {
+        match self.0.take() {
+            Some(subscription) => Ok(Assignment::Assigned { partition: 0, subscription }),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// A change of the partitions that a member drives.
+pub enum Assignment {
+    /// This partition is ours from now on, with the records of all joined topics in it.
+    Assigned {
+        /// Which one.
+        partition: u32,
+        /// Its records.
+        subscription: Box<dyn Subscription>,
+    },
+    /// This partition goes to another member: stop driving it.
+    Revoked {
+        /// Which one.
+        partition: u32,
+    },
+}
+
+impl std::fmt::Debug for Assignment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Assignment::Assigned { partition, .. } => write!(f, "Assigned({partition})"),
+            Assignment::Revoked { partition } => write!(f, "Revoked({partition})"),
+        }
+    }
+}
+
+/// A member of a group that drives whole partitions: partition `p` of every joined topic goes to the same member.
+#[async_trait]
+pub trait Membership: Send {
+    /// Waits for the next change. Cancel-safe.
+    ///
+    /// # Errors
+    /// `Closed` at shutdown; otherwise try again.
+    async fn next(&mut self) -> Result<Assignment, BusError>;
 }
 
 /// One member of a consumer group.

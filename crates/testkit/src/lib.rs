@@ -3,5 +3,6 @@
 
 pub mod client;
 pub mod conformance;
+pub mod kafka;
 pub mod postgres;
 pub mod sim;

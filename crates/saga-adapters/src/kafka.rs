@@ -1,0 +1,181 @@
+//! The bus on Kafka: the topics, keys, headers and client settings of the protocol document.
+//!
+//! Promised: `publish` answers when every record is acknowledged by all in-sync replicas; an offset is committed only
+//! for what the loop has said it is done with; a topic that is not there is an error, never created silently.
+//! Not here: what messages mean, and retries (the loops').
+
+mod admin;
+mod member;
+mod producer;
+mod subscription;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::RwLock;
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use saga_core::Name;
+use saga_runtime::bus::{Bus, BusError, Membership, Message, Subscription};
+use tokio_util::task::TaskTracker;
+
+pub use admin::{Created, GroupLag, PartitionLag, TopicPlan};
+
+use producer::Producer;
+
+/// How to reach a cluster, and how patient to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `host:port`, several with commas.
+    pub brokers: String,
+    /// Shown in the broker's logs and metrics.
+    pub client_id: String,
+    /// How long a record may wait for its acknowledgement.
+    pub delivery_timeout: Duration,
+    /// After how long without a heartbeat a member's partitions go to others.
+    pub session_timeout: Duration,
+    /// How long a question about topics may take.
+    pub request_timeout: Duration,
+}
+
+impl Options {
+    /// Settings for some brokers, with the defaults for the rest.
+    pub fn new(brokers: impl Into<String>, client_id: impl Into<String>) -> Self {
+        Self {
+            brokers: brokers.into(),
+            client_id: client_id.into(),
+            delivery_timeout: Duration::from_secs(30),
+            session_timeout: Duration::from_secs(6),
+            request_timeout: Duration::from_secs(5),
+        }
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", &self.client_id)
+            // Latency: small packets leave at once, and a broker that comes back is found soon.
+            .set("socket.nagle.disable", "true")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("allow.auto.create.topics", "false")
+            .set("topic.metadata.refresh.interval.ms", "30000");
+        config
+    }
+
+    fn consumer(&self, group: &str, assignor: &str) -> ClientConfig {
+        let mut config = self.client();
+        config
+            .set("group.id", group)
+            .set("partition.assignment.strategy", assignor)
+            .set("session.timeout.ms", self.session_timeout.as_millis().to_string())
+            .set("heartbeat.interval.ms", (self.session_timeout.as_millis() / 3).to_string())
+            .set("auto.offset.reset", "earliest")
+            // Stored by `commit`, sent in the background and whenever partitions are given back.
+            .set("enable.auto.offset.store", "false")
+            .set("enable.auto.commit", "true")
+            .set("auto.commit.interval.ms", "250")
+            .set("fetch.min.bytes", "1")
+            // What waits here is bounded; a full queue is looked at again at once, not after a second.
+            .set("queued.min.messages", "2000")
+            .set("queued.max.messages.kbytes", "8192")
+            .set("fetch.queue.backoff.ms", "10")
+            .set("enable.partition.eof", "false");
+        config
+    }
+}
+
+/// The bus. Cheap to clone.
+#[derive(Clone)]
+pub struct KafkaBus(Arc<Shared>);
+
+struct Shared {
+    options: Options,
+    producer: Producer,
+    /// Topics that were there when they were last looked for.
+    known: RwLock<HashSet<Name>>,
+    /// Members on their way out of their groups, and those that pump.
+    leaving: TaskTracker,
+}
+
+impl std::fmt::Debug for KafkaBus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("KafkaBus").field(&self.0.options.brokers).finish()
+    }
+}
+
+impl KafkaBus {
+    /// A bus over a cluster, which need not be there yet. To be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// When the settings are refused by the client.
+    pub fn new(options: Options) -> Result<Self, BusError> {
+        let producer = Producer::new(&options)?;
+        let (known, leaving) = (RwLock::default(), TaskTracker::new());
+        Ok(Self(Arc::new(Shared { options, producer, known, leaving })))
+    }
+
+    /// Waits until every member that was dropped has left its group, so that others take over at once.
+    pub async fn close(&self) {
+        self.0.leaving.close();
+        self.0.leaving.wait().await;
+    }
+
+    /// Makes sure that topics exist; what is not known is looked for.
+    async fn require<'t>(&self, topics: impl Iterator<Item = &'t Name>) -> Result<(), BusError> {
+        let missing = |known: &HashSet<Name>, wanted: &HashSet<&'t Name>| {
+            wanted.iter().find(|topic| !known.contains(**topic)).map(|topic| (*topic).clone())
+        };
+        let wanted: HashSet<&Name> = topics.collect();
+        if missing(&self.0.known.read(), &wanted).is_none() {
+            return Ok(());
+        }
+        let found = self.topics().await?;
+        let missing = missing(&found, &wanted);
+        *self.0.known.write() = found;
+        missing.map_or(Ok(()), |topic| Err(BusError::UnknownTopic(topic)))
+    }
+}
+
+#[async_trait]
+impl Bus for KafkaBus {
+    async fn publish(&self, messages: Vec<Message>) -> Result<(), BusError> {
+        self.require(messages.iter().map(|message| &message.topic)).await?;
+        let published = self.0.producer.publish(messages).await;
+        if let Err(BusError::UnknownTopic(topic)) = &published {
+            self.0.known.write().remove(topic);
+        }
+        published
+    }
+
+    async fn subscribe(&self, group: &str, topics: &[Name]) -> Result<Box<dyn Subscription>, BusError> {
+        self.require(topics.iter()).await?;
+        let config = self.0.options.consumer(group, "cooperative-sticky");
+        Ok(Box::new(subscription::KafkaSubscription::join(&config, topics, self.0.leaving.clone())?))
+    }
+
+    async fn join(&self, group: &str, topics: &[Name]) -> Result<Box<dyn Membership>, BusError> {
+        self.require(topics.iter()).await?;
+        // By ranges, one partition's records of all topics come to the same member, if the topics have equally many.
+        let config = self.0.options.consumer(group, "range");
+        Ok(Box::new(member::KafkaMembership::join(&config, topics, &self.0.leaving)?))
+    }
+}
+
+/// What the loops are to do about an error: nearly always to try again.
+fn unavailable(error: &KafkaError) -> BusError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) => {
+            BusError::Unavailable("no broker answers".to_owned())
+        }
+        _ => BusError::Unavailable(error.to_string()),
+    }
+}
+
+fn is_unknown_topic(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
+    matches!(error.rdkafka_error_code(), Some(UnknownTopic | UnknownTopicOrPartition | UnknownPartition))
+}

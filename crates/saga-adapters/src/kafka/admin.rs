@@ -1,0 +1,164 @@
+//! Topics: whether they are there, making them, and how far each group has read.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::Producer as _;
+use saga_core::Name;
+use saga_runtime::bus::BusError;
+
+use super::{KafkaBus, unavailable};
+
+/// A topic as it is to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicPlan {
+    /// Its name.
+    pub name: Name,
+    /// Into how many shares its keys are divided.
+    pub partitions: u32,
+    /// On how many brokers each record is.
+    pub replication: u16,
+    /// How long records stay, in ms; `None`: for ever.
+    pub retention_ms: Option<u64>,
+}
+
+/// What became of a plan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Created {
+    /// It is there now.
+    New,
+    /// It was there before, with so many partitions.
+    Existed(u32),
+}
+
+/// How far a group has read a topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupLag {
+    /// The consumer group.
+    pub group: String,
+    /// By partition.
+    pub partitions: Vec<PartitionLag>,
+}
+
+/// How far a group has read a partition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PartitionLag {
+    /// The topic.
+    pub topic: Name,
+    /// The partition.
+    pub partition: u32,
+    /// The next record that will be written.
+    pub end: u64,
+    /// Where the group goes on, if it has committed anything.
+    pub committed: Option<u64>,
+    /// Records that wait.
+    pub lag: u64,
+}
+
+impl KafkaBus {
+    /// The topics that there are.
+    ///
+    /// # Errors
+    /// When no broker answers in time.
+    pub async fn topics(&self) -> Result<HashSet<Name>, BusError> {
+        Ok(self.partitions().await?.into_keys().collect())
+    }
+
+    /// The topics that there are, each with the number of its partitions.
+    ///
+    /// # Errors
+    /// When no broker answers in time.
+    pub async fn partitions(&self) -> Result<BTreeMap<Name, u32>, BusError> {
+        let (client, limit) = (self.0.producer.client(), self.0.options.request_timeout);
+        let ask = move || client.client().fetch_metadata(None, limit).map_err(|error| unavailable(&error));
+        let metadata = blocking(ask).await?;
+        let count = |topic: &rdkafka::metadata::MetadataTopic| {
+            (Name::new(topic.name()), u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX))
+        };
+        Ok(metadata.topics().iter().map(count).collect())
+    }
+
+    /// Makes the topics that are not there. Those that are stay as they are.
+    ///
+    /// # Errors
+    /// When no broker answers in time, or it refuses; topics before that one may have been made.
+    pub async fn create(&self, plans: &[TopicPlan]) -> Result<Vec<(Name, Created)>, BusError> {
+        let there = self.partitions().await?;
+        let admin: AdminClient<DefaultClientContext> =
+            self.0.options.client().create().map_err(|error| unavailable(&error))?;
+        let options = AdminOptions::new().operation_timeout(Some(self.0.options.request_timeout));
+        let mut created = Vec::new();
+        for plan in plans {
+            if let Some(partitions) = there.get(&plan.name) {
+                created.push((plan.name.clone(), Created::Existed(*partitions)));
+                continue;
+            }
+            let retention = plan.retention_ms.map_or_else(|| "-1".to_owned(), |ms| ms.to_string());
+            let replication = TopicReplication::Fixed(i32::from(plan.replication));
+            let partitions = i32::try_from(plan.partitions).unwrap_or(i32::MAX);
+            let topic =
+                NewTopic::new(plan.name.as_str(), partitions, replication).set("retention.ms", retention.as_str());
+            let answers = admin.create_topics([&topic], &options).await.map_err(|error| unavailable(&error))?;
+            for answer in answers {
+                match answer {
+                    // Somebody was quicker.
+                    Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                    Err((name, code)) => {
+                        return Err(BusError::Unavailable(format!("topic {name} could not be made: {code}")));
+                    }
+                }
+            }
+            created.push((plan.name.clone(), Created::New));
+        }
+        Ok(created)
+    }
+
+    /// How far a group has read these topics.
+    ///
+    /// # Errors
+    /// When no broker answers in time.
+    pub async fn lag(&self, group: &str, topics: &[Name]) -> Result<GroupLag, BusError> {
+        let there = self.partitions().await?;
+        let mut list = TopicPartitionList::new();
+        for topic in topics {
+            for partition in 0..there.get(topic).copied().unwrap_or(0) {
+                list.add_partition(topic.as_str(), i32::try_from(partition).unwrap_or_default());
+            }
+        }
+        let mut config = self.0.options.client();
+        config.set("group.id", group).set("enable.auto.commit", "false");
+        let limit = self.0.options.request_timeout;
+        let ask = move || {
+            let consumer: Arc<BaseConsumer> = Arc::new(config.create()?);
+            let committed = consumer.committed_offsets(list, limit)?;
+            let place = |e: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
+                let (first, end) = consumer.fetch_watermarks(e.topic(), e.partition(), limit)?;
+                let committed = e.offset().to_raw().filter(|offset| *offset >= 0);
+                let unsigned = |offset: i64| u64::try_from(offset).unwrap_or_default();
+                Ok(PartitionLag {
+                    topic: Name::new(e.topic()),
+                    partition: u32::try_from(e.partition()).unwrap_or_default(),
+                    end: unsigned(end),
+                    committed: committed.map(unsigned),
+                    lag: unsigned(end - committed.unwrap_or(first).max(first)),
+                })
+            };
+            committed.elements().iter().map(place).collect::<Result<Vec<_>, rdkafka::error::KafkaError>>()
+        };
+        let partitions = blocking(move || ask().map_err(|error| unavailable(&error))).await?;
+        Ok(GroupLag { group: group.to_owned(), partitions })
+    }
+}
+
+/// The client's questions block a thread until they are answered.
+async fn blocking<T: Send + 'static>(
+    ask: impl FnOnce() -> Result<T, BusError> + Send + 'static,
+) -> Result<T, BusError> {
+    let asked = tokio::task::spawn_blocking(ask).await;
+    asked.unwrap_or_else(|error| Err(BusError::Unavailable(error.to_string())))
+}

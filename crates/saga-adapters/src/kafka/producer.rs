@@ -1,0 +1,158 @@
+//! Records out: a whole batch is handed to the client, and answered when the last of it is acknowledged.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use rdkafka::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use saga_core::Name;
+use saga_runtime::bus::{BusError, Message};
+use tokio::sync::Notify;
+
+use super::{Options, is_unknown_topic, unavailable};
+
+/// How soon a full queue is tried again.
+const FULL_WAIT: Duration = Duration::from_millis(2);
+
+pub(super) type Client = ThreadedProducer<Reports>;
+
+/// The idempotent producer; made anew should it ever fail for good.
+pub(super) struct Producer {
+    options: Options,
+    client: RwLock<Arc<Client>>,
+}
+
+/// A batch on its way.
+#[derive(Default)]
+pub(super) struct Batch {
+    left: AtomicUsize,
+    failed: Mutex<Option<BusError>>,
+    done: Notify,
+}
+
+impl Batch {
+    fn fail(&self, error: BusError) {
+        self.failed.lock().get_or_insert(error);
+    }
+
+    fn count_down(&self, by: usize) {
+        if self.left.fetch_sub(by, Ordering::AcqRel) == by {
+            self.done.notify_one();
+        }
+    }
+}
+
+/// Counts the acknowledgements of each batch.
+pub(super) struct Reports;
+
+impl ClientContext for Reports {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "Kafka producer");
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Arc<Batch>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, batch: Arc<Batch>) {
+        if let Err((error, message)) = result {
+            batch.fail(match is_unknown_topic(error) {
+                true => BusError::UnknownTopic(Name::new(message.topic())),
+                false => unavailable(error),
+            });
+        }
+        batch.count_down(1);
+    }
+}
+
+impl Producer {
+    pub(super) fn new(options: &Options) -> Result<Self, BusError> {
+        let client = RwLock::new(Arc::new(create(options)?));
+        Ok(Self { options: options.clone(), client })
+    }
+
+    pub(super) fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client.read())
+    }
+
+    /// Sends all; answers when all are acknowledged. Given up in between, they go out all the same.
+    pub(super) async fn publish(&self, messages: Vec<Message>) -> Result<(), BusError> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let client = self.client();
+        let batch = Arc::new(Batch { left: AtomicUsize::new(messages.len()), ..Batch::default() });
+        for (sent, message) in messages.iter().enumerate() {
+            if let Err(error) = enqueue(&client, message, &batch).await {
+                batch.fail(error);
+                batch.count_down(messages.len() - sent);
+                break;
+            }
+        }
+        batch.done.notified().await;
+        let failed = batch.failed.lock().take();
+        match failed {
+            None => Ok(()),
+            Some(error) => {
+                self.replace_if_fatal(&client)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// An idempotent producer that lost its sequence says no to everything from then on.
+    fn replace_if_fatal(&self, client: &Arc<Client>) -> Result<(), BusError> {
+        let Some((code, reason)) = client.client().fatal_error() else { return Ok(()) };
+        tracing::warn!(%code, reason, "the Kafka producer failed for good; a new one takes its place");
+        let mut current = self.client.write();
+        if Arc::ptr_eq(&current, client) {
+            *current = Arc::new(create(&self.options)?);
+        }
+        Ok(())
+    }
+}
+
+fn create(options: &Options) -> Result<Client, BusError> {
+    options
+        .client()
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("partitioner", "murmur2_random")
+        .set("message.timeout.ms", options.delivery_timeout.as_millis().to_string())
+        // Batches are made by the loops; what waits here waits for the batch before it.
+        .set("linger.ms", "0")
+        .set("queue.buffering.max.messages", "100000")
+        .set("queue.buffering.max.kbytes", "65536")
+        .create_with_context(Reports)
+        .map_err(|error| BusError::Unavailable(error.to_string()))
+}
+
+async fn enqueue(client: &Client, message: &Message, batch: &Arc<Batch>) -> Result<(), BusError> {
+    let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
+    for (name, value) in &message.headers {
+        headers = headers.insert(Header { key: name.as_str(), value: Some(&value[..]) });
+    }
+    let mut record = BaseRecord::with_opaque_to(message.topic.as_str(), Arc::clone(batch))
+        .key(&message.key[..])
+        .payload(&message.payload[..])
+        .headers(headers);
+    loop {
+        match client.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => record = back,
+            Err((error, _)) if is_unknown_topic(&error) => return Err(BusError::UnknownTopic(message.topic.clone())),
+            Err((error, _)) => return Err(unavailable(&error)),
+        }
+        full().await;
+    }
+}
+
+/// Acknowledgements make room; nothing tells when.
+#[expect(clippy::disallowed_methods, reason = "an adapter's own pause, bounded by the delivery timeout")]
+async fn full() {
+    tokio::time::sleep(FULL_WAIT).await;
+}

@@ -1,0 +1,192 @@
+//! Records in, as a member of a group whose partitions come and go.
+//!
+//! The client is only asked between two units of work: partitions are given back when nothing of them is in hand, so
+//! an orderly change of members delivers nothing twice.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance, StreamConsumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::{ClientConfig, ClientContext};
+use saga_core::Name;
+use saga_runtime::bus::{BusError, Delivery, Message, Position, Subscription};
+use tokio_util::task::TaskTracker;
+
+use super::{is_unknown_topic, unavailable};
+
+/// Tells the log who has which partitions.
+struct Told {
+    group: String,
+}
+
+impl ClientContext for Told {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, group = self.group, "Kafka consumer");
+    }
+}
+
+impl ConsumerContext for Told {
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        tell(&self.group, rebalance);
+    }
+}
+
+/// Partitions that change hands, for the log.
+pub(super) fn tell(group: &str, rebalance: &Rebalance<'_>) {
+    let (what, list) = match rebalance {
+        Rebalance::Assign(list) => ("assigned", list),
+        Rebalance::Revoke(list) => ("revoked", list),
+        Rebalance::Error(error) => return tracing::warn!(%error, group, "the group could not be balanced"),
+    };
+    let partitions: Vec<String> = list.elements().iter().map(|e| format!("{}/{}", e.topic(), e.partition())).collect();
+    tracing::info!(group, ?partitions, "partitions {what}");
+}
+
+/// One member.
+pub(super) struct KafkaSubscription {
+    /// Always there until the drop.
+    consumer: Option<StreamConsumer<Told>>,
+    names: Names,
+    /// By topic and partition: what comes next after all that was returned.
+    next: HashMap<(Name, i32), i64>,
+    leaving: TaskTracker,
+}
+
+impl KafkaSubscription {
+    pub(super) fn join(config: &ClientConfig, topics: &[Name], leaving: TaskTracker) -> Result<Self, BusError> {
+        let group = config.get("group.id").unwrap_or_default().to_owned();
+        let consumer: StreamConsumer<Told> =
+            config.create_with_context(Told { group }).map_err(|error| unavailable(&error))?;
+        let names: Vec<&str> = topics.iter().map(Name::as_str).collect();
+        consumer.subscribe(&names).map_err(|error| unavailable(&error))?;
+        Ok(Self { consumer: Some(consumer), names: Names::new(topics), next: HashMap::new(), leaving })
+    }
+}
+
+#[async_trait]
+impl Subscription for KafkaSubscription {
+    async fn next(&mut self, max: usize) -> Result<Vec<Delivery>, BusError> {
+        let Self { consumer: Some(consumer), names, next, .. } = self else { return Err(BusError::Closed) };
+        let mut take = |message: &BorrowedMessage<'_>| {
+            let delivery = names.delivery(message);
+            next.insert((delivery.position.topic.clone(), message.partition()), message.offset() + 1);
+            delivery
+        };
+        let mut deliveries = Vec::new();
+        loop {
+            match consumer.recv().await {
+                Ok(message) => break deliveries.push(take(&message)),
+                Err(error) => check(&error)?,
+            }
+        }
+        while deliveries.len() < max
+            && let Some(Ok(message)) = consumer.recv().now_or_never()
+        {
+            deliveries.push(take(&message));
+        }
+        Ok(deliveries)
+    }
+
+    async fn commit(&mut self) -> Result<(), BusError> {
+        let Some(consumer) = &self.consumer else { return Err(BusError::Closed) };
+        for ((topic, partition), offset) in self.next.drain() {
+            store(consumer, &topic, partition, offset)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for KafkaSubscription {
+    fn drop(&mut self) {
+        let Some(consumer) = self.consumer.take() else { return };
+        // It commits what is stored and says good-bye to the group, which takes a round trip or two.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            self.leaving.spawn_blocking(move || drop(consumer));
+        }
+    }
+}
+
+/// Marks what comes before `offset` as dealt with.
+pub(super) fn store<C: ConsumerContext>(
+    consumer: &StreamConsumer<C>,
+    topic: &Name,
+    partition: i32,
+    offset: i64,
+) -> Result<(), BusError> {
+    // The client counts the record that was dealt with, not the next one.
+    match consumer.store_offset(topic.as_str(), partition, offset - 1) {
+        Ok(()) => Ok(()),
+        // It went to another member, which gets the records again.
+        Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) => Ok(()),
+        Err(error) => Err(unavailable(&error)),
+    }
+}
+
+/// What `recv` answers instead of a record: mostly news about brokers, after which it goes on by itself.
+pub(super) fn check(error: &KafkaError) -> Result<(), BusError> {
+    if is_unknown_topic(error) {
+        return Err(BusError::Unavailable("a topic is gone: run `saga migrate`".to_owned()));
+    }
+    match error.rdkafka_error_code() {
+        Some(
+            RDKafkaErrorCode::PollExceeded
+            | RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::PartitionEOF,
+        ) => {
+            tracing::debug!(%error, "Kafka consumer");
+            Ok(())
+        }
+        _ => Err(unavailable(error)),
+    }
+}
+
+/// Names that are met again with every record, made once.
+#[derive(Clone)]
+pub(super) struct Names {
+    topics: Vec<Name>,
+    headers: HashMap<String, Name>,
+}
+
+impl Names {
+    pub(super) fn new(topics: &[Name]) -> Self {
+        Self { topics: topics.to_vec(), headers: HashMap::new() }
+    }
+
+    fn topic(&self, name: &str) -> Name {
+        self.topics.iter().find(|topic| topic.as_str() == name).cloned().unwrap_or_else(|| Name::new(name))
+    }
+
+    fn header(&mut self, name: &str) -> Name {
+        if let Some(known) = self.headers.get(name) {
+            return known.clone();
+        }
+        let made = Name::new(name);
+        // Ours are a dozen; a stranger's are not worth keeping.
+        if self.headers.len() < 64 {
+            self.headers.insert(name.to_owned(), made.clone());
+        }
+        made
+    }
+
+    /// A record, copied out of the client's memory.
+    pub(super) fn delivery(&mut self, message: &BorrowedMessage<'_>) -> Delivery {
+        let bytes = |slice: Option<&[u8]>| slice.map_or_else(Bytes::new, Bytes::copy_from_slice);
+        let topic = self.topic(message.topic());
+        let headers = message.headers().map_or_else(Vec::new, |headers| {
+            headers.iter().map(|header| (self.header(header.key), bytes(header.value))).collect()
+        });
+        let position = Position {
+            topic: topic.clone(),
+            partition: u32::try_from(message.partition()).unwrap_or_default(),
+            offset: u64::try_from(message.offset()).unwrap_or_default(),
+        };
+        let (key, payload) = (bytes(message.key()), bytes(message.payload()));
+        Delivery { position, message: Message { topic, key, headers, payload } }
+    }
+}

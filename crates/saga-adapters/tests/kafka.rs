@@ -1,0 +1,161 @@
+//! The bus on a real broker passes the port's suite; what only Kafka has is tested here.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use saga_adapters::kafka::{Created, KafkaBus, Options, TopicPlan};
+use saga_core::Name;
+use saga_runtime::bus::{Assignment, Bus as _, Membership, Message, Subscription};
+use testkit::conformance::bus::BusUnderTest;
+use testkit::conformance::{Fixture, until, within};
+use testkit::kafka::{broker, names};
+
+fn bus() -> KafkaBus {
+    KafkaBus::new(Options::new(broker(), "test")).unwrap()
+}
+
+fn plan(name: &Name, partitions: u32) -> TopicPlan {
+    TopicPlan { name: name.clone(), partitions, replication: 1, retention_ms: None }
+}
+
+async fn with_topics(partitions: u32) -> (KafkaBus, [Name; 2]) {
+    let (bus, topics) = (bus(), names::<2>());
+    until("topics can be made", || async {
+        bus.create(&topics.iter().map(|name| plan(name, partitions)).collect::<Vec<_>>()).await.is_ok()
+    })
+    .await;
+    (bus, topics)
+}
+
+fn message(topic: &Name, key: u64, payload: &str) -> Message {
+    let payload = Bytes::copy_from_slice(payload.as_bytes());
+    Message { topic: topic.clone(), key: key.to_string().into(), headers: vec![], payload }
+}
+
+mod the_bus {
+    use super::*;
+
+    async fn make() -> Fixture<BusUnderTest> {
+        let (bus, topics) = with_topics(4).await;
+        Fixture::new(BusUnderTest { bus: Arc::new(bus), topics, unknown: "not-there".into() })
+    }
+
+    testkit::bus_conformance!(make);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_are_made_once_and_left_as_they_are() {
+    let (bus, [topic, other]) = with_topics(3).await;
+    let [new] = names();
+    let made = bus.create(&[plan(&topic, 12), plan(&new, 2)]).await.unwrap();
+    assert_eq!(made, [(topic.clone(), Created::Existed(3)), (new.clone(), Created::New)]);
+    until("the new topic is seen", || async { bus.partitions().await.unwrap().get(&new) == Some(&2) }).await;
+    assert_eq!(bus.partitions().await.unwrap()[&other], 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lag_tells_what_waits_for_a_group() {
+    let (bus, [topic, _]) = with_topics(2).await;
+    let topics = [topic.clone()];
+    bus.publish((0..30).map(|key| message(&topic, key, "x")).collect()).await.unwrap();
+    let waiting = |bus: KafkaBus, topics: [Name; 1]| async move {
+        bus.lag("readers", &topics).await.unwrap().partitions.iter().map(|p| p.lag).sum::<u64>()
+    };
+    assert_eq!(waiting(bus.clone(), topics.clone()).await, 30);
+    let mut reader = bus.subscribe("readers", &topics).await.unwrap();
+    let mut read = 0;
+    while read < 30 {
+        read += within("records", reader.next(100)).await.unwrap().len();
+    }
+    assert_eq!(waiting(bus.clone(), topics.clone()).await, 30, "nothing is committed yet");
+    reader.commit().await.unwrap();
+    until("the offsets are committed", || async { waiting(bus.clone(), topics.clone()).await == 0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_bus_has_left_its_groups() {
+    let (bus, [topic, _]) = with_topics(1).await;
+    let topics = [topic.clone()];
+    let other = self::bus();
+    let mut first = bus.subscribe("group", &topics).await.unwrap();
+    bus.publish(vec![message(&topic, 1, "a")]).await.unwrap();
+    assert_eq!(within("the record", first.next(10)).await.unwrap().len(), 1);
+    first.commit().await.unwrap();
+    drop(first);
+    within("the good-bye", bus.close()).await;
+    let mut second = other.subscribe("group", &topics).await.unwrap();
+    other.publish(vec![message(&topic, 1, "b")]).await.unwrap();
+    let started = std::time::Instant::now();
+    let next = within("the next record", second.next(10)).await.unwrap();
+    assert_eq!(next[0].message.payload, "b", "what was committed does not come again");
+    assert!(started.elapsed().as_secs() < 5, "nobody waited for a session to expire: {:?}", started.elapsed());
+}
+
+/// A member and the partitions it drives.
+struct Driver {
+    membership: Box<dyn Membership>,
+    driven: BTreeMap<u32, Box<dyn Subscription>>,
+}
+
+impl Driver {
+    async fn join(bus: &KafkaBus, topics: &[Name]) -> Self {
+        Self { membership: bus.join("drivers", topics).await.unwrap(), driven: BTreeMap::new() }
+    }
+
+    /// The next change; what it was.
+    async fn change(&mut self) -> String {
+        let assignment = within("a change", self.membership.next()).await.unwrap();
+        let told = format!("{assignment:?}");
+        match assignment {
+            Assignment::Assigned { partition, subscription } => {
+                self.driven.insert(partition, subscription);
+            }
+            Assignment::Revoked { partition } => {
+                self.driven.remove(&partition);
+            }
+        }
+        told
+    }
+
+    fn partitions(&self) -> BTreeSet<u32> {
+        self.driven.keys().copied().collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_of_all_topics_is_driven_by_one_member_and_changes_hands() {
+    let (bus, topics) = with_topics(4).await;
+    let mut first = Driver::join(&bus, &topics).await;
+    while first.driven.len() < 4 {
+        first.change().await;
+    }
+    // One key's records of both topics come to the same loop.
+    bus.publish(topics.iter().map(|topic| message(topic, 7, "x")).collect()).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        let nexts = first.driven.iter_mut().map(|(partition, subscription)| {
+            Box::pin(async move { (*partition, subscription.next(10).await.unwrap()) })
+        });
+        let ((partition, arrived), _, _) = within("records", futures_util::future::select_all(nexts)).await;
+        seen.extend(arrived.iter().map(|_| partition));
+        first.driven.get_mut(&partition).unwrap().commit().await.unwrap();
+    }
+    assert_eq!(seen[0], seen[1], "both topics' records of a key are in one partition");
+    // A second member takes half; what the first keeps it keeps without a new reader.
+    let mut second = Driver::join(&bus, &topics).await;
+    let mut told = vec![first.change().await, first.change().await];
+    while second.driven.len() < 2 {
+        second.change().await;
+    }
+    told.retain(|change| !change.starts_with("Revoked"));
+    assert!(told.is_empty(), "the first member was only told of what it lost: {told:?}");
+    assert!(first.partitions().is_disjoint(&second.partitions()));
+    assert_eq!(first.driven.len() + second.driven.len(), 4);
+    // When it leaves, the first has all again.
+    drop(second);
+    while first.driven.len() < 4 {
+        first.change().await;
+    }
+}
