@@ -16,10 +16,12 @@ pub mod stats;
 pub mod store;
 pub mod wire;
 
-pub use bus::{Bus, BusError, Delivery, Message, Position, Subscription};
+pub use bus::{Assignment, Bus, BusError, Delivery, Membership, Message, Position, Subscription};
 pub use clock::{Clock, SystemClock};
 pub use delivery::LoopOptions;
-pub use orchestrator::{Definitions, OperateError, Orchestrator, OrchestratorHandle, OrchestratorOptions};
+pub use orchestrator::{
+    Definitions, GroupHandle, OperateError, Orchestrator, OrchestratorGroup, OrchestratorHandle, OrchestratorOptions,
+};
 pub use participant::{LoopContext, Participant, run_participant};
 pub use stats::Stats;
 pub use store::StoreError;

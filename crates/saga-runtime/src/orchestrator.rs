@@ -9,6 +9,7 @@
 //! never forgotten, so no other course can be taken. One loop drives one partition; its epoch fences every loop that
 //! drove it before.
 
+mod group;
 mod recovery;
 mod timers;
 mod unit;
@@ -20,11 +21,13 @@ use saga_core::{Definition, Input, Millis, Name, Rejection, Saga, SagaKey};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::bus::BusError;
+use crate::bus::{BusError, Subscription};
 use crate::delivery::{pause, subscribe};
 use crate::participant::LoopContext;
 use crate::store::{Owner, SagaRow, SagaStore, StoreError};
 use timers::Timers;
+
+pub use group::{GroupHandle, OrchestratorGroup};
 
 /// Every definition that sagas may be pinned to, by name and version.
 #[derive(Clone, Debug, Default)]
@@ -192,14 +195,24 @@ impl Orchestrator {
     ///
     /// # Errors
     /// When another owner takes over, or the store reports a fault that touches every saga.
-    pub async fn run(mut self) -> Result<(), OrchestratorError> {
+    pub async fn run(self) -> Result<(), OrchestratorError> {
         let LoopContext { bus, clock, stop, options, .. } = self.context.clone();
+        let topics = self.definitions.inbound_topics();
+        match subscribe(&*bus, &*clock, "orchestrator", &topics, &stop, options).await {
+            Some(mut subscription) => self.drive(&mut *subscription).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same, reading from a subscription that has this partition's records.
+    ///
+    /// # Errors
+    /// See [`run`](Self::run).
+    pub async fn drive(mut self, subscription: &mut dyn Subscription) -> Result<(), OrchestratorError> {
+        let LoopContext { clock, stop, options, .. } = self.context.clone();
         if !self.take_over().await? {
             return Ok(());
         }
-        let topics = self.definitions.inbound_topics();
-        let subscribed = subscribe(&*bus, &*clock, "orchestrator", &topics, &stop, options).await;
-        let Some(mut subscription) = subscribed else { return Ok(()) };
         let mut failures = 0;
         loop {
             let wake = self.timers.next();

@@ -6,14 +6,14 @@ use std::time::Duration;
 use saga_core::{Event, Input, Millis, Saga, SagaKey, Verb, replay};
 use saga_runtime::dead_letters::DeadLetters;
 use saga_runtime::store::{SagaFilter, SagaRow, SagaStore};
-use saga_runtime::{Bus, Clock, Definitions, OperateError, OrchestratorHandle, Stats, StoreError};
+use saga_runtime::{Bus, Clock, Definitions, GroupHandle, OperateError, Stats, StoreError};
 
 /// The use cases. Cheap to clone.
 #[derive(Clone)]
 pub struct Sagas {
     store: Arc<dyn SagaStore>,
     definitions: Arc<Definitions>,
-    handle: OrchestratorHandle,
+    handle: GroupHandle,
     /// Records that could not be handled.
     pub dead_letters: Arc<dyn DeadLetters>,
     /// Where re-driven records go.
@@ -35,7 +35,7 @@ impl Sagas {
     pub fn new(
         store: Arc<dyn SagaStore>,
         definitions: Arc<Definitions>,
-        handle: OrchestratorHandle,
+        handle: GroupHandle,
         dead_letters: Arc<dyn DeadLetters>,
         bus: Arc<dyn Bus>,
         clock: Arc<dyn Clock>,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use saga_runtime::dead_letters::DeadLetters;
 use saga_runtime::store::SagaStore;
-use saga_runtime::{Definitions, LoopContext, Orchestrator, OrchestratorOptions};
+use saga_runtime::{Definitions, LoopContext, OrchestratorGroup, OrchestratorOptions};
 use serde::{Deserialize, Serialize};
 
 pub use app::Sagas;
@@ -40,10 +40,9 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The loop's options for one partition.
-    pub fn options(&self, partition: u32) -> OrchestratorOptions {
+    /// The loops' options.
+    pub fn options(&self) -> OrchestratorOptions {
         OrchestratorOptions {
-            partition,
             cached: self.cached_sagas,
             recovery_rate: self.recovery_rate,
             ..OrchestratorOptions::default()
@@ -57,11 +56,11 @@ pub struct Service {
     pub admin: axum::Router,
     /// The use cases behind them.
     pub sagas: Sagas,
-    /// To be run; see [`Orchestrator::run`].
-    pub orchestrator: Orchestrator,
+    /// To be run; see [`OrchestratorGroup::run`].
+    pub orchestrator: OrchestratorGroup,
 }
 
-/// Builds the service for one partition.
+/// Builds the service.
 pub fn build(
     config: &Config,
     mut context: LoopContext,
@@ -72,7 +71,7 @@ pub fn build(
     context.options.batch = config.batch;
     let LoopContext { bus, clock, stats, .. } = context.clone();
     let (orchestrator, handle) =
-        Orchestrator::new(context, Arc::clone(&store), Arc::clone(&definitions), config.options(0));
+        OrchestratorGroup::new(context, Arc::clone(&store), Arc::clone(&definitions), config.options());
     let sagas = Sagas::new(store, definitions, handle, dead_letters, bus, clock, stats);
     Service { admin: http::router(sagas.clone()), sagas, orchestrator }
 }

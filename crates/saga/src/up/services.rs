@@ -17,7 +17,7 @@ use saga_adapters::sqlite::Db;
 use saga_core::Name;
 use saga_runtime::dead_letters::DeadLetters;
 use saga_runtime::{
-    Clock, Definitions, LoopContext, LoopOptions, Orchestrator, Participant, Stats, SystemClock, run_participant,
+    Clock, Definitions, LoopContext, LoopOptions, OrchestratorGroup, Participant, Stats, SystemClock, run_participant,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -264,7 +264,7 @@ impl Core {
     }
 
     /// Runs the orchestrator; should it end by itself, so does the shop.
-    fn drive(&self, orchestrator: Orchestrator) {
+    fn drive(&self, orchestrator: OrchestratorGroup) {
         let (failed, stop, health) = (self.failed.clone(), self.stop.clone(), self.health.clone());
         self.loops.spawn(async move {
             let ended = std::panic::AssertUnwindSafe(orchestrator.run()).catch_unwind().await;
