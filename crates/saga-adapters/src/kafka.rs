@@ -30,6 +30,8 @@ use producer::Producer;
 pub struct Options {
     /// `host:port`, several with commas.
     pub brokers: String,
+    /// What the names of topics and groups begin with on the cluster: several shops can share one. Here they are without it.
+    pub prefix: String,
     /// Shown in the broker's logs and metrics.
     pub client_id: String,
     /// How long a record may wait for its acknowledgement.
@@ -45,11 +47,22 @@ impl Options {
     pub fn new(brokers: impl Into<String>, client_id: impl Into<String>) -> Self {
         Self {
             brokers: brokers.into(),
+            prefix: String::new(),
             client_id: client_id.into(),
             delivery_timeout: Duration::from_secs(30),
             session_timeout: Duration::from_secs(6),
             request_timeout: Duration::from_secs(5),
         }
+    }
+
+    /// A topic's name on the cluster.
+    fn remote(&self, topic: &Name) -> String {
+        format!("{}{topic}", self.prefix)
+    }
+
+    /// A topic of ours, by its name on the cluster.
+    fn local<'n>(&self, remote: &'n str) -> Option<&'n str> {
+        remote.strip_prefix(self.prefix.as_str())
     }
 
     fn client(&self) -> ClientConfig {
@@ -69,7 +82,7 @@ impl Options {
     fn consumer(&self, group: &str, assignor: &str) -> ClientConfig {
         let mut config = self.client();
         config
-            .set("group.id", group)
+            .set("group.id", format!("{}{group}", self.prefix))
             .set("partition.assignment.strategy", assignor)
             .set("session.timeout.ms", self.session_timeout.as_millis().to_string())
             .set("heartbeat.interval.ms", (self.session_timeout.as_millis() / 3).to_string())
@@ -124,6 +137,10 @@ impl KafkaBus {
         self.0.leaving.wait().await;
     }
 
+    fn names(&self, topics: &[Name]) -> subscription::Names {
+        subscription::Names::new(topics.iter().map(|topic| (self.0.options.remote(topic), topic.clone())))
+    }
+
     /// Makes sure that topics exist; what is not known is looked for.
     async fn require<'t>(&self, topics: impl Iterator<Item = &'t Name>) -> Result<(), BusError> {
         let missing = |known: &HashSet<Name>, wanted: &HashSet<&'t Name>| {
@@ -154,14 +171,14 @@ impl Bus for KafkaBus {
     async fn subscribe(&self, group: &str, topics: &[Name]) -> Result<Box<dyn Subscription>, BusError> {
         self.require(topics.iter()).await?;
         let config = self.0.options.consumer(group, "cooperative-sticky");
-        Ok(Box::new(subscription::KafkaSubscription::join(&config, topics, self.0.leaving.clone())?))
+        Ok(Box::new(subscription::KafkaSubscription::join(&config, self.names(topics), self.0.leaving.clone())?))
     }
 
     async fn join(&self, group: &str, topics: &[Name]) -> Result<Box<dyn Membership>, BusError> {
         self.require(topics.iter()).await?;
         // By ranges, one partition's records of all topics come to the same member, if the topics have equally many.
         let config = self.0.options.consumer(group, "range");
-        Ok(Box::new(member::KafkaMembership::join(&config, topics, &self.0.leaving)?))
+        Ok(Box::new(member::KafkaMembership::join(&config, self.names(topics), &self.0.leaving)?))
     }
 }
 

@@ -13,7 +13,7 @@ use testkit::conformance::{Fixture, until, within};
 use testkit::kafka::{broker, names};
 
 fn bus() -> KafkaBus {
-    KafkaBus::new(Options::new(broker(), "test")).unwrap()
+    KafkaBus::new(Options { prefix: "shop-".to_owned(), ..Options::new(broker(), "test") }).unwrap()
 }
 
 fn plan(name: &Name, partitions: u32) -> TopicPlan {

@@ -4,16 +4,23 @@
 //! nothing leaves except by [`redrive`] or `purge`, and a record comes back with its original bytes and headers.
 //! Re-driving is at least once: the barrier makes the second one harmless.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use saga_core::{Millis, Name};
 use thiserror::Error;
 
-use crate::bus::{Bus, BusError, Header, Message};
+use crate::bus::{Bus, BusError, Delivery, Header, Message};
+use crate::delivery::{dead_letter_topic, pause, subscribe};
+use crate::participant::LoopContext;
 use crate::store::StoreError;
 
 /// What a dead-letter topic's name ends with.
 pub const SUFFIX: &str = ".dlq";
+
+/// The header that says where on a dead-letter topic a record was found.
+pub const SOURCE: &str = "dlq_source";
 
 /// How many letters one step of [`redrive`] moves: bounds its memory.
 const STEP: u32 = 100;
@@ -124,7 +131,7 @@ pub trait DeadLetters: Send + Sync + 'static {
     async fn purge(&self, topic: &Name, which: Which) -> Result<u64, StoreError>;
 }
 
-/// Takes what is published to `.dlq` topics, where the bus itself keeps nothing.
+/// Keeps what was published to `.dlq` topics. Of records with the same [`SOURCE`] it keeps one.
 #[async_trait]
 pub trait DeadLetterSink: Send + Sync + 'static {
     /// Keeps them, durably.
@@ -191,4 +198,52 @@ async fn step(
     let ids = page.iter().map(|letter| letter.id).collect();
     bus.publish(page.iter().map(DeadLetter::original).collect()).await?;
     Ok(letters.purge(topic, Which::Ids(ids)).await?)
+}
+
+/// Brings what is on dead-letter topics to where it can be looked at, until stopped. For a bus that has such topics.
+///
+/// Brought twice (after a crash), a letter stands there once: it carries where it was found.
+pub async fn collect(context: LoopContext, sink: Arc<dyn DeadLetterSink>, topics: Vec<Name>) {
+    let LoopContext { bus, clock, stop, options, .. } = &context;
+    let topics: Vec<Name> = topics.iter().map(dead_letter_topic).collect();
+    let group = "dead-letters";
+    let Some(mut subscription) = subscribe(&**bus, &**clock, group, &topics, stop, *options).await else { return };
+    let mut failures = 0;
+    loop {
+        let arrived = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            arrived = subscription.next(options.batch) => arrived,
+        };
+        let letters: Vec<Message> = match arrived {
+            Ok(deliveries) => deliveries.into_iter().map(found).collect(),
+            Err(BusError::Closed) => return,
+            Err(error) => {
+                tracing::warn!(%error, group, "receiving failed; trying again");
+                if pause(&**clock, stop, *options, &mut failures).await {
+                    continue;
+                }
+                return;
+            }
+        };
+        while let Err(error) = sink.bury(letters.clone()).await {
+            tracing::warn!(%error, count = letters.len(), "dead letters could not be kept; trying again");
+            if !pause(&**clock, stop, *options, &mut failures).await {
+                return;
+            }
+        }
+        failures = 0;
+        if let Err(error) = subscription.commit().await {
+            tracing::warn!(%error, group, "committing the offsets failed; the letters will be delivered again");
+        }
+    }
+}
+
+/// A record of a dead-letter topic, with where it was.
+fn found(delivery: Delivery) -> Message {
+    let Delivery { position, mut message } = delivery;
+    let place = format!("{}/{}/{}", position.topic, position.partition, position.offset);
+    message.headers.retain(|(name, _)| name != SOURCE);
+    message.headers.push((Name::new(SOURCE), Bytes::from(place)));
+    message
 }

@@ -83,6 +83,8 @@ pub enum Command {
         #[command(flatten)]
         up: UpArgs,
     },
+    /// Make the topics, and bring every database up to date
+    Migrate,
     /// Look at sagas and steer them
     #[command(subcommand)]
     Sagas(SagasCommand),

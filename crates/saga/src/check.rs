@@ -1,7 +1,7 @@
 //! `saga check`: whether the books of all databases balance.
 //!
-//! Reads every file beside a running shop or of one at rest, opened for reading only, each at one moment: the
-//! orchestrator's first. Files are read side by side in the order of ids, so memory does not grow with them.
+//! Reads every file and database beside a running shop or of one at rest, for reading only, each at one moment: the
+//! orchestrator's first. They are read side by side in the order of ids, so memory does not grow with them.
 //! What it promises and cannot: nothing is repaired.
 
 pub mod facts;
@@ -10,20 +10,21 @@ mod read;
 pub mod report;
 pub mod rules;
 
-use std::path::Path;
-
 use anyhow::anyhow;
 
 use merge::Merge;
 use report::Report;
 use rules::Wanted;
 
-/// Checks the books in a data folder.
+use crate::config::Config;
+
+/// Checks the books, wherever the settings say that they are. Not to be called on a thread that drives futures.
 ///
 /// # Errors
-/// When a file cannot be read at all; what is wrong inside is in the report.
-pub fn check(data: &Path, wanted: Wanted) -> anyhow::Result<Report> {
-    let books = read::Books::open(data)?;
+/// When a book cannot be read at all; what is wrong inside is in the report.
+pub fn check(config: &Config, wanted: Wanted) -> anyhow::Result<Report> {
+    let shelf = read::Shelf::new(config)?;
+    let books = shelf.books()?;
     let mut report = Report::default();
     let mut younger = Vec::new();
     let (feeds, stock) = books.feeds();
@@ -36,7 +37,7 @@ pub fn check(data: &Path, wanted: Wanted) -> anyhow::Result<Report> {
     stock.iter().for_each(|stock| rules::judge_stock(&stock, &mut report));
     // Begun after the orchestrator was read? Then it has a saga by now.
     if !younger.is_empty() {
-        let sagas = read::Sagas::open(data)?;
+        let sagas = shelf.sagas()?;
         for dossier in &younger {
             if sagas.has(dossier.id)? {
                 report.in_flight += 1;

@@ -7,6 +7,7 @@ mod check;
 mod configuration;
 mod dlq;
 mod load;
+mod migrate;
 pub mod output;
 mod sagas;
 
@@ -63,7 +64,10 @@ fn dispatch(cli: Cli, output: &Output) -> anyhow::Result<Verdict> {
         && !up.is_empty()
     {
         Cli::command()
-            .error(clap::error::ErrorKind::ArgumentConflict, "--listen and its like belong to `saga up`")
+            .error(
+                clap::error::ErrorKind::ArgumentConflict,
+                "--listen and its like belong to `saga up` and `saga serve`",
+            )
             .exit();
     }
     let all = || ALL.into();
@@ -98,7 +102,8 @@ async fn run(command: Command, config: Config, output: &Output) -> anyhow::Resul
         Command::Sagas(command) => sagas::run(command, &place, output).await?,
         Command::Dlq(command) => dlq::run(command, &place, output).await?,
         Command::Admin(command) => admin::run(command, &config, &place, output).await?,
-        Command::Check(args) => return check::run(&args, &config, output),
+        Command::Check(args) => return check::run(&args, &config, output).await,
+        Command::Migrate => migrate::run(&config, output).await?,
         Command::Load(args) => return load::run(args, &place, output).await,
         Command::Healthcheck(remote) => return healthcheck(&remote, &place, output).await,
         // Dealt with before.

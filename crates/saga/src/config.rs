@@ -1,6 +1,7 @@
 //! Every setting of the binary. `config.default.toml` is their documentation, compiled in and tested to be the defaults.
 
 mod layers;
+mod secret;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use layers::ConfigError;
+pub use secret::Secret;
 
 use crate::args::{Common, UpArgs};
 
@@ -111,10 +113,16 @@ pub struct Stores {
     pub purchase: Option<String>,
     /// Of this service alone.
     pub orchestrator: Option<String>,
+    /// For every database, instead of one in its URL.
+    pub password: Option<Secret>,
     /// Connections per service and process.
     pub connections: usize,
     /// A statement that takes longer is ended, in ms.
     pub statement_timeout_ms: u64,
+    /// How long a start waits for a server that is not there yet, in seconds.
+    pub connect_for_s: u64,
+    /// Whether a start applies missing migrations, or complains about them.
+    pub migrate: bool,
 }
 
 /// What carries the messages.
@@ -125,17 +133,25 @@ pub struct Bus {
     pub url: String,
     /// In process: records that may wait in one queue; what finds it full is dropped and sent again later.
     pub queue: usize,
+    /// What the names of topics and groups begin with: several shops can share a cluster.
+    pub prefix: String,
     /// Partitions of the topics that `saga migrate` makes: the most replicas that share the work.
     pub partitions: u32,
     /// Copies of each record that `saga migrate` asks for.
     pub replication: u16,
+    /// How long records stay on the topics that `saga migrate` makes, in hours.
+    pub retention_hours: u64,
+    /// The same of dead-letter topics; from there letters are brought to the orchestrator's database.
+    pub dead_letter_hours: u64,
+    /// A member of a group that is silent for longer loses its partitions to others, in ms.
+    pub session_timeout_ms: u64,
 }
 
 /// Cache, filter and locks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
-    /// `inproc`, or `redis://host:port,…`: some nodes of a cluster.
+    /// `inproc`, or `redis+cluster://host:port,…`: some nodes of a cluster.
     pub url: String,
 }
 
@@ -202,15 +218,27 @@ impl Default for Stores {
             payment: None,
             purchase: None,
             orchestrator: None,
+            password: None,
             connections: 8,
             statement_timeout_ms: 10_000,
+            connect_for_s: 60,
+            migrate: true,
         }
     }
 }
 
 impl Default for Bus {
     fn default() -> Self {
-        Self { url: IN_PROCESS.to_owned(), queue: 8_192, partitions: 12, replication: 1 }
+        Self {
+            url: IN_PROCESS.to_owned(),
+            queue: 8_192,
+            prefix: String::new(),
+            partitions: 6,
+            replication: 1,
+            retention_hours: 24,
+            dead_letter_hours: 24 * 30,
+            session_timeout_ms: 6_000,
+        }
     }
 }
 
@@ -248,12 +276,20 @@ impl Config {
         }
     }
 
+    /// The settings as JSON.
+    ///
+    /// # Errors
+    /// When one cannot be written.
+    pub fn value(&self) -> anyhow::Result<serde_json::Value> {
+        Ok(serde_json::from_str(&secret::without_passwords(&serde_json::to_string(self)?))?)
+    }
+
     /// The settings as a file.
     ///
     /// # Errors
     /// When one cannot be written as TOML.
     pub fn print(&self) -> anyhow::Result<String> {
-        Ok(toml::to_string_pretty(self)?)
+        Ok(secret::without_passwords(&toml::to_string_pretty(self)?))
     }
 }
 
@@ -289,7 +325,8 @@ mod tests {
                 }
             }
         }
-        let mut found = vec!["internal_listen".to_owned(), "admin_listen".to_owned(), "max_pages".to_owned()];
+        let without_default = ["internal_listen", "admin_listen", "max_pages", "password", "account", "orchestrator"];
+        let mut found: Vec<String> = without_default.map(str::to_owned).into();
         keys(&all, &mut found);
         for key in found {
             assert!(shown.contains(&key.as_str()), "config.default.toml does not show `{key}`");

@@ -8,11 +8,12 @@
 //! Promised: nothing is global, two shops run in one process; a stop at any point loses nothing, like a kill.
 
 mod admin;
-mod backends;
+pub(crate) mod backends;
 mod catalogue;
 pub mod folder;
 mod listeners;
 mod peers;
+pub(crate) mod places;
 pub mod roles;
 mod services;
 mod walkthrough;
@@ -84,7 +85,7 @@ impl Shop {
     /// Whatever stands in the way, in words that say what to do.
     pub async fn serve(config: Config, roles: BTreeSet<ServiceRole>) -> anyhow::Result<Self> {
         let definitions = services::definitions(&config)?;
-        let folder = if backends::needs_folder(&config, &roles)? { Some(Folder::hold(&config.data)?) } else { None };
+        let folder = if places::needs_folder(&config, &roles)? { Some(Folder::hold(&config.data)?) } else { None };
         let listeners = Listeners::bind(&config).await?;
         let (closing, stop, failed) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (loops, serving) = (TaskTracker::new(), TaskTracker::new());

@@ -78,9 +78,10 @@ impl KafkaBus {
         let ask = move || client.client().fetch_metadata(None, limit).map_err(|error| unavailable(&error));
         let metadata = blocking(ask).await?;
         let count = |topic: &rdkafka::metadata::MetadataTopic| {
-            (Name::new(topic.name()), u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX))
+            let name = self.0.options.local(topic.name())?;
+            Some((Name::new(name), u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX)))
         };
-        Ok(metadata.topics().iter().map(count).collect())
+        Ok(metadata.topics().iter().filter_map(count).collect())
     }
 
     /// Makes the topics that are not there. Those that are stay as they are.
@@ -101,8 +102,8 @@ impl KafkaBus {
             let retention = plan.retention_ms.map_or_else(|| "-1".to_owned(), |ms| ms.to_string());
             let replication = TopicReplication::Fixed(i32::from(plan.replication));
             let partitions = i32::try_from(plan.partitions).unwrap_or(i32::MAX);
-            let topic =
-                NewTopic::new(plan.name.as_str(), partitions, replication).set("retention.ms", retention.as_str());
+            let name = self.0.options.remote(&plan.name);
+            let topic = NewTopic::new(&name, partitions, replication).set("retention.ms", retention.as_str());
             let answers = admin.create_topics([&topic], &options).await.map_err(|error| unavailable(&error))?;
             for answer in answers {
                 match answer {
@@ -127,12 +128,13 @@ impl KafkaBus {
         let mut list = TopicPartitionList::new();
         for topic in topics {
             for partition in 0..there.get(topic).copied().unwrap_or(0) {
-                list.add_partition(topic.as_str(), i32::try_from(partition).unwrap_or_default());
+                list.add_partition(&self.0.options.remote(topic), i32::try_from(partition).unwrap_or_default());
             }
         }
         let mut config = self.0.options.client();
-        config.set("group.id", group).set("enable.auto.commit", "false");
+        config.set("group.id", format!("{}{group}", self.0.options.prefix)).set("enable.auto.commit", "false");
         let limit = self.0.options.request_timeout;
+        let options = self.0.options.clone();
         let ask = move || {
             let consumer: Arc<BaseConsumer> = Arc::new(config.create()?);
             let committed = consumer.committed_offsets(list, limit)?;
@@ -141,7 +143,7 @@ impl KafkaBus {
                 let committed = e.offset().to_raw().filter(|offset| *offset >= 0);
                 let unsigned = |offset: i64| u64::try_from(offset).unwrap_or_default();
                 Ok(PartitionLag {
-                    topic: Name::new(e.topic()),
+                    topic: Name::new(options.local(e.topic()).unwrap_or_default()),
                     partition: u32::try_from(e.partition()).unwrap_or_default(),
                     end: unsigned(end),
                     committed: committed.map(unsigned),

@@ -32,10 +32,10 @@ const ROOM: usize = 1_000;
 
 type Consumer = StreamConsumer<Context>;
 
-/// What the group did with partitions: topic and number.
+/// What the group did with partitions: the topic's name on the cluster, and the number.
 enum Change {
-    Assigned(Vec<(Name, u32)>),
-    Revoked(Vec<(Name, u32)>),
+    Assigned(Vec<(String, u32)>),
+    Revoked(Vec<(String, u32)>),
 }
 
 struct Context {
@@ -58,9 +58,9 @@ impl ConsumerContext for Context {
     }
 }
 
-fn places(list: &TopicPartitionList) -> Vec<(Name, u32)> {
+fn places(list: &TopicPartitionList) -> Vec<(String, u32)> {
     let place = |e: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
-        (Name::new(e.topic()), u32::try_from(e.partition()).unwrap_or_default())
+        (e.topic().to_owned(), u32::try_from(e.partition()).unwrap_or_default())
     };
     list.elements().iter().map(place).collect()
 }
@@ -86,19 +86,17 @@ pub(super) struct KafkaMembership {
 }
 
 impl KafkaMembership {
-    pub(super) fn join(config: &ClientConfig, topics: &[Name], tasks: &TaskTracker) -> Result<Self, BusError> {
+    pub(super) fn join(config: &ClientConfig, names: Names, tasks: &TaskTracker) -> Result<Self, BusError> {
         let group = config.get("group.id").unwrap_or_default().to_owned();
         let (changes, changed) = mpsc::unbounded_channel();
         let consumer: Consumer =
             config.create_with_context(Context { group, changes }).map_err(|error| unavailable(&error))?;
-        let names: Vec<&str> = topics.iter().map(Name::as_str).collect();
-        consumer.subscribe(&names).map_err(|error| unavailable(&error))?;
+        consumer.subscribe(&names.remote()).map_err(|error| unavailable(&error))?;
         let (tell, news) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let pump = Pump {
             consumer: Arc::new(consumer),
-            topics: topics.to_vec(),
-            names: Names::new(topics),
+            names,
             changed,
             tell,
             here: BTreeMap::new(),
@@ -124,7 +122,6 @@ impl Membership for KafkaMembership {
 
 struct Pump {
     consumer: Arc<Consumer>,
-    topics: Vec<Name>,
     names: Names,
     changed: mpsc::UnboundedReceiver<Change>,
     tell: mpsc::UnboundedSender<Assignment>,
@@ -169,7 +166,7 @@ impl Pump {
         state.records.push_back(delivery);
         if state.records.len() > FULL && !state.paused {
             state.paused = true;
-            pause(&self.consumer, &self.topics, partition, true);
+            pause(&self.consumer, &self.names, partition, true);
         }
         drop(state);
         shelf.arrived.notify_one();
@@ -179,6 +176,7 @@ impl Pump {
         match change {
             Change::Revoked(places) => {
                 for (topic, partition) in places {
+                    let topic = self.names.topic(&topic);
                     if let Some(topics) = self.here.get_mut(&partition) {
                         topics.remove(&topic);
                     }
@@ -191,6 +189,7 @@ impl Pump {
             }
             Change::Assigned(places) => {
                 for (topic, partition) in places {
+                    let topic = self.names.topic(&topic);
                     self.here.entry(partition).or_default().insert(topic);
                 }
                 self.here.retain(|_, topics| !topics.is_empty());
@@ -219,7 +218,7 @@ impl Pump {
             self.shelves.insert(*partition, Arc::clone(&shelf));
             let subscription = Box::new(Reader {
                 consumer: Arc::clone(&self.consumer),
-                topics: self.topics.clone(),
+                names: self.names.clone(),
                 partition: *partition,
                 shelf,
                 next: HashMap::new(),
@@ -229,10 +228,10 @@ impl Pump {
     }
 }
 
-fn pause(consumer: &Consumer, topics: &[Name], partition: u32, paused: bool) {
+fn pause(consumer: &Consumer, names: &Names, partition: u32, paused: bool) {
     let mut list = TopicPartitionList::new();
-    for topic in topics {
-        list.add_partition(topic.as_str(), i32::try_from(partition).unwrap_or_default());
+    for topic in names.remote() {
+        list.add_partition(topic, i32::try_from(partition).unwrap_or_default());
     }
     let done = if paused { consumer.pause(&list) } else { consumer.resume(&list) };
     if let Err(error) = done {
@@ -243,7 +242,7 @@ fn pause(consumer: &Consumer, topics: &[Name], partition: u32, paused: bool) {
 /// One partition's records, for its loop.
 struct Reader {
     consumer: Arc<Consumer>,
-    topics: Vec<Name>,
+    names: Names,
     partition: u32,
     shelf: Arc<Shelf>,
     /// By topic: what comes next after all that was returned.
@@ -261,7 +260,7 @@ impl Reader {
         let taken: Vec<Delivery> = state.records.drain(..count).collect();
         if state.paused && state.records.len() < ROOM {
             state.paused = false;
-            pause(&self.consumer, &self.topics, self.partition, false);
+            pause(&self.consumer, &self.names, self.partition, false);
         }
         drop(state);
         for Delivery { position, .. } in &taken {
@@ -287,7 +286,7 @@ impl Subscription for Reader {
     async fn commit(&mut self) -> Result<(), BusError> {
         let partition = i32::try_from(self.partition).unwrap_or_default();
         for (topic, offset) in self.next.drain() {
-            store(&self.consumer, &topic, partition, offset)?;
+            store(&self.consumer, self.names.remote_of(&topic), partition, offset)?;
         }
         Ok(())
     }

@@ -47,7 +47,7 @@ impl Batch {
 }
 
 /// Counts the acknowledgements of each batch.
-pub(super) struct Reports;
+pub(super) struct Reports(Options);
 
 impl ClientContext for Reports {
     fn error(&self, error: KafkaError, reason: &str) {
@@ -61,7 +61,7 @@ impl ProducerContext for Reports {
     fn delivery(&self, result: &DeliveryResult<'_>, batch: Arc<Batch>) {
         if let Err((error, message)) = result {
             batch.fail(match is_unknown_topic(error) {
-                true => BusError::UnknownTopic(Name::new(message.topic())),
+                true => BusError::UnknownTopic(Name::new(self.0.local(message.topic()).unwrap_or_default())),
                 false => unavailable(error),
             });
         }
@@ -87,7 +87,7 @@ impl Producer {
         let client = self.client();
         let batch = Arc::new(Batch { left: AtomicUsize::new(messages.len()), ..Batch::default() });
         for (sent, message) in messages.iter().enumerate() {
-            if let Err(error) = enqueue(&client, message, &batch).await {
+            if let Err(error) = enqueue(&client, &self.options.remote(&message.topic), message, &batch).await {
                 batch.fail(error);
                 batch.count_down(messages.len() - sent);
                 break;
@@ -127,16 +127,16 @@ fn create(options: &Options) -> Result<Client, BusError> {
         .set("linger.ms", "0")
         .set("queue.buffering.max.messages", "100000")
         .set("queue.buffering.max.kbytes", "65536")
-        .create_with_context(Reports)
+        .create_with_context(Reports(options.clone()))
         .map_err(|error| BusError::Unavailable(error.to_string()))
 }
 
-async fn enqueue(client: &Client, message: &Message, batch: &Arc<Batch>) -> Result<(), BusError> {
+async fn enqueue(client: &Client, topic: &str, message: &Message, batch: &Arc<Batch>) -> Result<(), BusError> {
     let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
     for (name, value) in &message.headers {
         headers = headers.insert(Header { key: name.as_str(), value: Some(&value[..]) });
     }
-    let mut record = BaseRecord::with_opaque_to(message.topic.as_str(), Arc::clone(batch))
+    let mut record = BaseRecord::with_opaque_to(topic, Arc::clone(batch))
         .key(&message.key[..])
         .payload(&message.payload[..])
         .headers(headers);

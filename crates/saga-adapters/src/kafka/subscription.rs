@@ -57,13 +57,12 @@ pub(super) struct KafkaSubscription {
 }
 
 impl KafkaSubscription {
-    pub(super) fn join(config: &ClientConfig, topics: &[Name], leaving: TaskTracker) -> Result<Self, BusError> {
+    pub(super) fn join(config: &ClientConfig, names: Names, leaving: TaskTracker) -> Result<Self, BusError> {
         let group = config.get("group.id").unwrap_or_default().to_owned();
         let consumer: StreamConsumer<Told> =
             config.create_with_context(Told { group }).map_err(|error| unavailable(&error))?;
-        let names: Vec<&str> = topics.iter().map(Name::as_str).collect();
-        consumer.subscribe(&names).map_err(|error| unavailable(&error))?;
-        Ok(Self { consumer: Some(consumer), names: Names::new(topics), next: HashMap::new(), leaving })
+        consumer.subscribe(&names.remote()).map_err(|error| unavailable(&error))?;
+        Ok(Self { consumer: Some(consumer), names, next: HashMap::new(), leaving })
     }
 }
 
@@ -94,7 +93,7 @@ impl Subscription for KafkaSubscription {
     async fn commit(&mut self) -> Result<(), BusError> {
         let Some(consumer) = &self.consumer else { return Err(BusError::Closed) };
         for ((topic, partition), offset) in self.next.drain() {
-            store(consumer, &topic, partition, offset)?;
+            store(consumer, self.names.remote_of(&topic), partition, offset)?;
         }
         Ok(())
     }
@@ -113,12 +112,12 @@ impl Drop for KafkaSubscription {
 /// Marks what comes before `offset` as dealt with.
 pub(super) fn store<C: ConsumerContext>(
     consumer: &StreamConsumer<C>,
-    topic: &Name,
+    topic: &str,
     partition: i32,
     offset: i64,
 ) -> Result<(), BusError> {
     // The client counts the record that was dealt with, not the next one.
-    match consumer.store_offset(topic.as_str(), partition, offset - 1) {
+    match consumer.store_offset(topic, partition, offset - 1) {
         Ok(()) => Ok(()),
         // It went to another member, which gets the records again.
         Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) => Ok(()),
@@ -149,17 +148,30 @@ pub(super) fn check(error: &KafkaError) -> Result<(), BusError> {
 /// Names that are met again with every record, made once.
 #[derive(Clone)]
 pub(super) struct Names {
-    topics: Vec<Name>,
+    /// On the cluster, and here.
+    topics: Vec<(String, Name)>,
     headers: HashMap<String, Name>,
 }
 
 impl Names {
-    pub(super) fn new(topics: &[Name]) -> Self {
-        Self { topics: topics.to_vec(), headers: HashMap::new() }
+    pub(super) fn new(topics: impl Iterator<Item = (String, Name)>) -> Self {
+        Self { topics: topics.collect(), headers: HashMap::new() }
     }
 
-    fn topic(&self, name: &str) -> Name {
-        self.topics.iter().find(|topic| topic.as_str() == name).cloned().unwrap_or_else(|| Name::new(name))
+    /// All, as they are called on the cluster.
+    pub(super) fn remote(&self) -> Vec<&str> {
+        self.topics.iter().map(|(remote, _)| remote.as_str()).collect()
+    }
+
+    /// One, as it is called on the cluster.
+    pub(super) fn remote_of<'n>(&'n self, topic: &'n Name) -> &'n str {
+        self.topics.iter().find(|(_, name)| name == topic).map_or(topic.as_str(), |(remote, _)| remote.as_str())
+    }
+
+    /// One, as it is called here.
+    pub(super) fn topic(&self, remote: &str) -> Name {
+        let known = self.topics.iter().find(|(name, _)| name == remote);
+        known.map_or_else(|| Name::new(remote), |(_, name)| name.clone())
     }
 
     fn header(&mut self, name: &str) -> Name {

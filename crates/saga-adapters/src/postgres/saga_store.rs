@@ -20,8 +20,13 @@ use super::{Columns as _, Pg, PgError, Query, Schema, bigs};
 pub use audit::audit;
 
 /// The orchestrator's database.
-pub const SCHEMA: Schema =
-    Schema { name: "orchestrator", migrations: &[("V1__init", include_str!("saga_store/migrations/V1__init.sql"))] };
+pub const SCHEMA: Schema = Schema {
+    name: "orchestrator",
+    migrations: &[
+        ("V1__init", include_str!("saga_store/migrations/V1__init.sql")),
+        ("V2__dead_letters", include_str!("saga_store/migrations/V2__dead_letters.sql")),
+    ],
+};
 
 const CLAIM: &str = "insert into owner as o (partition, epoch) values ($1, 1)
     on conflict (partition) do update set epoch = o.epoch + 1 returning epoch";

@@ -5,17 +5,24 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use saga_core::Name;
 use saga_runtime::StoreError;
-use saga_runtime::bus::{Header, Message};
-use saga_runtime::dead_letters::{DeadLetter, DeadLetterCount, DeadLetterSink, DeadLetters, Which};
+use saga_runtime::bus::Message;
+use saga_runtime::dead_letters::{DeadLetter, DeadLetterCount, DeadLetterSink, DeadLetters, SOURCE, Which};
 
 use super::{Db, Durability, Schema, SqlError};
+use crate::headers;
 
 /// The bus's file.
-pub const SCHEMA: Schema =
-    Schema { name: "bus", migrations: &[("V1__init", include_str!("dead_letters/migrations/V1__init.sql"))] };
+pub const SCHEMA: Schema = Schema {
+    name: "bus",
+    migrations: &[
+        ("V1__init", include_str!("dead_letters/migrations/V1__init.sql")),
+        ("V2__source", include_str!("dead_letters/migrations/V2__source.sql")),
+    ],
+};
 
-const BURY: &str = "insert into dead_letter (topic, partition, position, at, attempts, reason, key, headers, payload)
-    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const BURY: &str =
+    "insert into dead_letter (topic, partition, position, at, attempts, reason, key, headers, payload, source)
+    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) on conflict do nothing";
 const COLUMNS: &str =
     "select id, topic, partition, position, at, attempts, reason, key, headers, payload from dead_letter";
 
@@ -38,6 +45,7 @@ impl DeadLetterSink for SqliteDeadLetters {
         let bury = move |conn: &Connection| {
             let mut statement = conn.prepare_cached(BURY)?;
             for message in messages {
+                let source = message.header(SOURCE).map(str::to_owned);
                 let letter = DeadLetter::from_message(0, message);
                 statement.execute((
                     letter.topic.as_str(),
@@ -47,8 +55,9 @@ impl DeadLetterSink for SqliteDeadLetters {
                     letter.attempts,
                     &letter.reason,
                     &letter.key[..],
-                    headers_to_json(&letter.headers)?,
+                    headers::to_json(&letter.headers)?,
                     &letter.payload[..],
+                    source,
                 ))?;
             }
             Ok(())
@@ -119,33 +128,7 @@ fn letter(row: &Row<'_>) -> Result<DeadLetter, SqlError> {
         attempts: row.get(5)?,
         reason: row.get(6)?,
         key: Bytes::from(row.get::<_, Vec<u8>>(7)?),
-        headers: headers_from_json(&row.get::<_, String>(8)?)?,
+        headers: headers::from_json(&row.get::<_, String>(8)?)?,
         payload: Bytes::from(row.get::<_, Vec<u8>>(9)?),
     })
-}
-
-/// Values are bytes, which JSON cannot carry: they stand there as lists of numbers only where they are not text.
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(untagged)]
-enum HeaderValue {
-    Text(String),
-    Bytes(Vec<u8>),
-}
-
-fn headers_to_json(headers: &[Header]) -> Result<String, SqlError> {
-    let value = |bytes: &Bytes| match std::str::from_utf8(bytes) {
-        Ok(text) => HeaderValue::Text(text.to_owned()),
-        Err(_) => HeaderValue::Bytes(bytes.to_vec()),
-    };
-    let pairs: Vec<(&Name, HeaderValue)> = headers.iter().map(|(name, bytes)| (name, value(bytes))).collect();
-    Ok(serde_json::to_string(&pairs)?)
-}
-
-fn headers_from_json(text: &str) -> Result<Vec<Header>, SqlError> {
-    let pairs: Vec<(Name, HeaderValue)> = serde_json::from_str(text)?;
-    let bytes = |value| match value {
-        HeaderValue::Text(text) => Bytes::from(text),
-        HeaderValue::Bytes(bytes) => Bytes::from(bytes),
-    };
-    Ok(pairs.into_iter().map(|(name, value)| (name, bytes(value))).collect())
 }

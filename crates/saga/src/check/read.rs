@@ -1,23 +1,29 @@
-//! From files to feeds: each file is read by a thread of its own, in the order of ids, at one moment.
+//! From books to feeds: each file or database is read by a thread of its own, in the order of ids, at one moment.
 //!
 //! The moments matter. The orchestrator's is the first: whatever a saga that had ended by then led to was committed
-//! before, so the other files, read later, have it.
+//! before, so the other books, read later, have it.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use anyhow::Context as _;
 use contracts::purchase::PurchaseItem;
+use saga_adapters::postgres::saga_store as pg_sagas;
+use saga_adapters::postgres::{Options, Pg, PgError, Query, Snapshot, participant};
 use saga_adapters::sqlite::rusqlite::{Connection, OptionalExtension as _};
 use saga_adapters::sqlite::{Schema, SqlError, open_read_only, saga_store};
 use saga_core::Op;
 use saga_core::protocol::Outcome;
 use saga_runtime::wire;
+use tokio::runtime::{Handle, Runtime};
 
 use super::facts::{Effect, Line, Money, Order, Payment, Purchase, Stock};
 use super::merge::{Fact, Feed};
+use crate::config::Config;
+use crate::up::places::{self, Place};
+use crate::up::roles::ServiceRole;
 
-/// Rows that travel together, and how many such lots may wait: bounds memory per file.
+/// Rows that travel together, and how many such lots may wait: bounds memory per book.
 const LOT: usize = 256;
 const LOTS: usize = 8;
 
@@ -25,67 +31,148 @@ const LOTS: usize = 8;
 const BARRIER: &str =
     "select saga_id, definition, step, op, outcome from barrier order by saga_id, definition, step, op";
 
-/// All files, each at its moment.
-pub(super) struct Books {
-    orchestrator: Connection,
-    purchase: Connection,
-    product: Connection,
-    order: Connection,
-    payment: Connection,
-    /// The participants' once more: the barrier is read beside the service's own tables.
-    barriers: Vec<Connection>,
+/// A service's rows at one moment.
+enum Book {
+    /// In a file.
+    File(Connection),
+    /// In a database, with its address.
+    Database(Snapshot, String),
 }
 
-impl Books {
-    /// Opens every file. The orchestrator's moment comes first.
-    pub(super) fn open(data: &Path) -> anyhow::Result<Self> {
-        let moment = |schema: &Schema| at_one_moment(&path_of(data, schema), schema);
-        let orchestrator = moment(&saga_store::SCHEMA)?;
-        let participants = [&product::SCHEMA, &order::SCHEMA, &payment::SCHEMA];
-        Ok(Self {
+/// Opens books.
+pub(super) struct Shelf<'c> {
+    config: &'c Config,
+    /// Talks to the databases.
+    runtime: Runtime,
+}
+
+impl<'c> Shelf<'c> {
+    /// Not to be called on a thread that drives futures.
+    pub(super) fn new(config: &'c Config) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        Ok(Self { config, runtime })
+    }
+
+    /// A book at the moment of this call.
+    fn open(&self, role: ServiceRole, file: &Schema, database: &Schema) -> anyhow::Result<Book> {
+        match places::of(self.config, role)? {
+            Place::File => Ok(Book::File(at_one_moment(&path_of(&self.config.data, file), file)?)),
+            Place::Postgres(url) => {
+                let options = places::database(self.config, role, &url);
+                let options = Options { migrate: false, pool_size: 1, ..options };
+                self.runtime.block_on(async {
+                    let database = Pg::connect_once(&options, database).await?;
+                    let moment = database.snapshot().await.with_context(|| database.address().to_owned())?;
+                    Ok(Book::Database(moment, database.address().to_owned()))
+                })
+            }
+        }
+    }
+
+    /// All books. The orchestrator's moment comes first.
+    pub(super) fn books(&self) -> anyhow::Result<Books> {
+        let Sagas(orchestrator, _) = self.sagas()?;
+        let product = || self.open(ServiceRole::Product, &product::SCHEMA, &product::PG_SCHEMA);
+        let order = || self.open(ServiceRole::Order, &order::SCHEMA, &order::PG_SCHEMA);
+        let payment = || self.open(ServiceRole::Payment, &payment::SCHEMA, &payment::PG_SCHEMA);
+        Ok(Books {
             orchestrator,
-            purchase: moment(&purchase::SCHEMA)?,
-            product: moment(&product::SCHEMA)?,
-            order: moment(&order::SCHEMA)?,
-            payment: moment(&payment::SCHEMA)?,
-            barriers: participants.into_iter().map(moment).collect::<Result<_, _>>()?,
+            purchase: self.open(ServiceRole::Purchase, &purchase::SCHEMA, &purchase::PG_SCHEMA)?,
+            product: product()?,
+            order: order()?,
+            payment: payment()?,
+            barriers: vec![product()?, order()?, payment()?],
+            handle: self.runtime.handle().clone(),
         })
     }
 
-    /// Starts to read. Every product's sums arrive beside, before its file's last row.
+    /// The orchestrator's book alone.
+    pub(super) fn sagas(&self) -> anyhow::Result<Sagas<'_>> {
+        Ok(Sagas(self.open(ServiceRole::Orchestrator, &saga_store::SCHEMA, &pg_sagas::SCHEMA)?, &self.runtime))
+    }
+}
+
+/// All books, each at its moment.
+pub(super) struct Books {
+    orchestrator: Book,
+    purchase: Book,
+    product: Book,
+    order: Book,
+    payment: Book,
+    /// The participants' once more: the barrier is read beside the service's own tables.
+    barriers: Vec<Book>,
+    handle: Handle,
+}
+
+impl Books {
+    /// Starts to read. Every product's sums arrive beside, before its book's last row.
     pub(super) fn feeds(self) -> (Vec<Feed>, Receiver<Stock>) {
         let (sums, stock) = channel();
-        let movements = feed(self.product, move |conn, each| {
-            // Nobody listens any more? Then the check has ended early.
-            let mut products = |row| _ = sums.send(stock_of(row));
-            let mut movement = |row: product::audit::Movement| {
-                let taken = if row.is_take { row.quantity } else { -row.quantity };
-                if row.definition == contracts::purchase::DEFINITION {
-                    each(row.saga_id, Fact::Entry { product_id: row.product_id, taken });
-                }
-            };
-            product::audit::read(conn, &mut products, &mut movement)
-        });
-        let sagas = feed(self.orchestrator, |conn, each| {
-            saga_store::audit(conn, &mut |saga| each(saga.key.id, Fact::Saga(Box::new(saga))))
-        });
-        let purchases = feed(self.purchase, |conn, each| {
-            purchase::audit::read(conn, &mut |row| each(row.id, Fact::Purchase(purchase_of(row))))
-        });
-        let orders = feed(self.order, |conn, each| {
-            order::audit::read(conn, &mut |row| each(row.id, Fact::Order(order_of(row))))
-        });
-        let payments = feed(self.payment, |conn, each| {
-            payment::audit::read(conn, &mut |row| each(row.id, Fact::Payment(payment_of(row))))
-        });
+        let also = sums.clone();
+        let handle = &self.handle;
+        // Nobody listens to the sums any more? Then the check has ended early.
+        let movements = feed(
+            handle,
+            self.product,
+            move |conn, each| {
+                product::audit::read(conn, &mut |row| _ = sums.send(stock_of(row)), &mut |row| movement(row, each))
+            },
+            async move |at, each| {
+                let mut products = |row| _ = also.send(stock_of(row));
+                product::audit::read_pg(at, &mut products, &mut |row| movement(row, each)).await
+            },
+        );
+        let sagas = feed(
+            handle,
+            self.orchestrator,
+            |conn, each| saga_store::audit(conn, &mut |saga| each(saga.key.id, Fact::Saga(Box::new(saga)))),
+            async |at, each| pg_sagas::audit(at, &mut |saga| each(saga.key.id, Fact::Saga(Box::new(saga)))).await,
+        );
+        let purchases = feed(
+            handle,
+            self.purchase,
+            |conn, each| purchase::audit::read(conn, &mut |row| each(row.id, Fact::Purchase(purchase_of(row)))),
+            async |at, each| {
+                purchase::audit::read_pg(at, &mut |row| each(row.id, Fact::Purchase(purchase_of(row)))).await
+            },
+        );
+        let orders = feed(
+            handle,
+            self.order,
+            |conn, each| order::audit::read(conn, &mut |row| each(row.id, Fact::Order(order_of(row)))),
+            async |at, each| order::audit::read_pg(at, &mut |row| each(row.id, Fact::Order(order_of(row)))).await,
+        );
+        let payments = feed(
+            handle,
+            self.payment,
+            |conn, each| payment::audit::read(conn, &mut |row| each(row.id, Fact::Payment(payment_of(row)))),
+            async |at, each| payment::audit::read_pg(at, &mut |row| each(row.id, Fact::Payment(payment_of(row)))).await,
+        );
         let mut feeds = vec![sagas, purchases, movements, orders, payments];
-        feeds.extend(self.barriers.into_iter().map(|conn| feed(conn, effects)));
+        feeds.extend(self.barriers.into_iter().map(|book| {
+            feed(handle, book, effects, async |at, each| {
+                participant::audit(at, &mut |row| {
+                    let definition = row.key.saga.definition.as_str().to_owned();
+                    let done = matches!(row.outcome, Outcome::Done(_));
+                    let effect = Effect { definition, step: row.key.step.as_str().to_owned(), op: row.key.op, done };
+                    each(row.key.saga.id, Fact::Effect(effect));
+                })
+                .await
+            })
+        }));
         (feeds, stock)
     }
 }
 
+fn movement(row: product::audit::Movement, each: &mut Each<'_>) {
+    let taken = if row.is_take { row.quantity } else { -row.quantity };
+    if row.definition == contracts::purchase::DEFINITION {
+        each(row.saga_id, Fact::Entry { product_id: row.product_id, taken });
+    }
+}
+
 /// What a participant remembers of the commands that it answered for good.
-fn effects(conn: &Connection, each: &mut dyn FnMut(u64, Fact)) -> Result<(), SqlError> {
+fn effects(conn: &Connection, each: &mut Each<'_>) -> Result<(), SqlError> {
     let mut statement = conn.prepare(BARRIER)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -165,21 +252,29 @@ fn payment_of(row: payment::audit::Payment) -> Payment {
 }
 
 type Lot = Result<Vec<(u64, Fact)>, String>;
+type Each<'e> = dyn FnMut(u64, Fact) + Send + 'e;
 
 /// A thread that reads, and the iterator over what it read.
-fn feed<R>(conn: Connection, read: R) -> Feed
+fn feed<F, D>(handle: &Handle, book: Book, file: F, database: D) -> Feed
 where
-    R: FnOnce(&Connection, &mut dyn FnMut(u64, Fact)) -> Result<(), SqlError> + Send + 'static,
+    F: FnOnce(&Connection, &mut Each<'_>) -> Result<(), SqlError> + Send + 'static,
+    D: AsyncFnOnce(&Snapshot, &mut Each<'_>) -> Result<(), PgError> + Send + 'static,
 {
     let (sender, lots) = sync_channel(LOTS);
-    std::thread::spawn(move || pump(&conn, read, &sender));
+    let handle = handle.clone();
+    std::thread::spawn(move || match book {
+        Book::File(conn) => {
+            let place = conn.path().unwrap_or_default().to_owned();
+            pump(&sender, |each| file(&conn, each).map_err(|error| format!("{place}: {error}")));
+        }
+        Book::Database(at, address) => {
+            pump(&sender, |each| handle.block_on(database(&at, each)).map_err(|error| format!("{address}: {error}")))
+        }
+    });
     Box::new(Rows { lots, current: Vec::new().into_iter(), over: false })
 }
 
-fn pump<R>(conn: &Connection, read: R, lots: &SyncSender<Lot>)
-where
-    R: FnOnce(&Connection, &mut dyn FnMut(u64, Fact)) -> Result<(), SqlError>,
-{
+fn pump(lots: &SyncSender<Lot>, read: impl FnOnce(&mut Each<'_>) -> Result<(), String>) {
     let mut lot = Vec::with_capacity(LOT);
     // When nobody listens any more the rest is read for nothing: rare, and harmless.
     let mut each = |id: u64, fact: Fact| {
@@ -188,11 +283,10 @@ where
             drop(lots.send(Ok(std::mem::replace(&mut lot, Vec::with_capacity(LOT)))));
         }
     };
-    let result = read(conn, &mut each);
+    let result = read(&mut each);
     drop(lots.send(Ok(lot)));
     if let Err(error) = result {
-        let file = conn.path().map_or_else(PathBuf::new, PathBuf::from);
-        drop(lots.send(Err(format!("{}: {error}", file.display()))));
+        drop(lots.send(Err(error)));
     }
 }
 
@@ -225,17 +319,22 @@ impl Iterator for Rows {
     }
 }
 
-/// The orchestrator's file once more, later.
-pub(super) struct Sagas(Connection);
+/// The orchestrator's book.
+pub(super) struct Sagas<'r>(Book, &'r Runtime);
 
-impl Sagas {
-    pub(super) fn open(data: &Path) -> anyhow::Result<Self> {
-        Ok(Self(at_one_moment(&path_of(data, &saga_store::SCHEMA), &saga_store::SCHEMA)?))
-    }
-
+impl Sagas<'_> {
     /// Whether there is a purchase saga of this id.
     pub(super) fn has(&self, id: u64) -> anyhow::Result<bool> {
-        let sql = "select 1 from saga where id = ?1 and definition = 'purchase'";
-        Ok(self.0.prepare_cached(sql)?.query_row([id], |_| Ok(())).optional()?.is_some())
+        match &self.0 {
+            Book::File(conn) => {
+                let sql = "select 1 from saga where id = ?1 and definition = 'purchase'";
+                Ok(conn.prepare_cached(sql)?.query_row([id], |_| Ok(())).optional()?.is_some())
+            }
+            Book::Database(at, address) => {
+                let query = Query::new("select from saga where id = $1 and definition = 'purchase'").big(id);
+                let rows = self.1.block_on(at.read(query)).with_context(|| address.clone())?;
+                Ok(!rows.is_empty())
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `saga check`: reads every file beside a running shop, or of one that is at rest.
+//! `saga check`: reads every file and database beside a running shop, or of one that is at rest.
 
 use anyhow::Context as _;
 
@@ -9,10 +9,14 @@ use crate::check::rules::Wanted;
 use crate::config::Config;
 
 /// Runs the verb.
-pub(super) fn run(args: &CheckArgs, config: &Config, output: &Output) -> anyhow::Result<Verdict> {
+pub(super) async fn run(args: &CheckArgs, config: &Config, output: &Output) -> anyhow::Result<Verdict> {
     let wanted =
         Wanted { settled: args.settled, completed: args.expect_completed, compensated: args.expect_compensated };
-    let report = crate::check::check(&config.data, wanted).context("the books cannot be read")?;
+    let report = {
+        let config = config.clone();
+        tokio::task::spawn_blocking(move || crate::check::check(&config, wanted)).await?
+    };
+    let report = report.context("the books cannot be read")?;
     if output.json {
         output.value(&serde_json::to_value(&report)?);
     } else {

@@ -13,7 +13,7 @@ pub(super) fn run(command: &ConfigCommand, common: &Common, up: &UpArgs, output:
     let config = Config::load(common, up)?;
     let definitions = crate::up::definitions(&config)?;
     match command {
-        ConfigCommand::Print { .. } if output.json => output.value(&serde_json::to_value(&config)?),
+        ConfigCommand::Print { .. } if output.json => output.value(&config.value()?),
         ConfigCommand::Print { .. } => output.text(&config.print()?),
         ConfigCommand::Check => {
             for definition in definitions.all() {

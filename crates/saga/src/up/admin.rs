@@ -104,7 +104,7 @@ async fn check(State(state): State<AdminState>, Valid(body): Valid<CheckBody>) -
     };
     let CheckBody { settled, expect_completed, expect_compensated } = body;
     let wanted = Wanted { settled, completed: expect_completed, compensated: expect_compensated };
-    let checked = tokio::task::spawn_blocking(move || crate::check::check(&state.config.data, wanted)).await;
+    let checked = tokio::task::spawn_blocking(move || crate::check::check(&state.config, wanted)).await;
     let failed = |detail: String| {
         tracing::error!(detail, "the check failed");
         Problem::new(Code::InternalError, "the books could not be read; the reason is in the log")

@@ -1,125 +1,132 @@
 //! Which adapter stands behind which port: chosen by the URLs of the configuration, one place for all roles.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use async_trait::async_trait;
 use chassis::health::Health;
 use saga_adapters::inproc::{InProcBus, InProcFilter};
+use saga_adapters::kafka::KafkaBus;
+use saga_adapters::postgres::saga_store::{self as pg_sagas, PgSagaStore};
+use saga_adapters::postgres::{Pg, dead_letters as pg_letters};
 use saga_adapters::sqlite::dead_letters::{self, SqliteDeadLetters};
 use saga_adapters::sqlite::saga_store::{self, SqliteSagaStore};
 use saga_adapters::sqlite::{Db, Schema};
 use saga_core::Name;
 use saga_runtime::cache::Filter;
-use saga_runtime::dead_letters::DeadLetters;
+use saga_runtime::dead_letters::{DeadLetterSink, DeadLetters};
 use saga_runtime::store::SagaStore;
-use saga_runtime::{Bus, Definitions};
+use saga_runtime::{Bus, Clock, Definitions};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::folder::Folder;
-use super::roles::{ALL, ServiceRole};
-use crate::config::{Config, ConfigError, IN_PROCESS};
+use super::places::{self, Place};
+use super::roles::ServiceRole;
+use crate::config::Config;
 
-/// Where a service's rows are.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Place {
-    /// A file in the data folder.
-    File,
-    /// A PostgreSQL database.
-    Postgres(String),
-}
-
-/// Where the rows of a service are.
-///
-/// # Errors
-/// When its URL is neither.
-pub(crate) fn place(config: &Config, role: ServiceRole) -> Result<Place, ConfigError> {
-    let stores = &config.stores;
-    let own = match role {
-        ServiceRole::Account => &stores.account,
-        ServiceRole::Product => &stores.product,
-        ServiceRole::Order => &stores.order,
-        ServiceRole::Payment => &stores.payment,
-        ServiceRole::Purchase => &stores.purchase,
-        ServiceRole::Orchestrator => &stores.orchestrator,
-    };
-    let (key, url) = match own {
-        Some(url) => (format!("stores.{role}"), url),
-        None => ("stores.url".to_owned(), &stores.url),
-    };
-    let url = url.replace("{service}", role.as_str());
-    match url.split_once("://") {
-        None if url == "sqlite" => Ok(Place::File),
-        Some(("postgres" | "postgresql", _)) => Ok(Place::Postgres(url)),
-        _ => Err(ConfigError::Value {
-            key,
-            detail: "must be `sqlite` (a file in the data folder) or postgres://user:password@host/database".to_owned(),
-        }),
-    }
-}
-
-/// The brokers, if messages go over Kafka.
-///
-/// # Errors
-/// When the URL is neither.
-pub(crate) fn brokers(config: &Config) -> Result<Option<String>, ConfigError> {
-    servers(&config.bus.url, "kafka", "bus.url")
-}
-
-/// Some nodes, if caches are in Redis.
-///
-/// # Errors
-/// When the URL is neither.
-pub(crate) fn nodes(config: &Config) -> Result<Option<String>, ConfigError> {
-    servers(&config.cache.url, "redis", "cache.url")
-}
-
-fn servers(url: &str, scheme: &str, key: &str) -> Result<Option<String>, ConfigError> {
-    match url.split_once("://") {
-        None if url == IN_PROCESS => Ok(None),
-        Some((given, rest)) if given == scheme && !rest.is_empty() => Ok(Some(rest.trim_end_matches('/').to_owned())),
-        _ => Err(ConfigError::Value {
-            key: key.to_owned(),
-            detail: format!("must be `{IN_PROCESS}` or {scheme}://host:port,host:port"),
-        }),
-    }
-}
-
-/// Whether something of this process is in the data folder, and whether the settings fit together at all.
-///
-/// # Errors
-/// When they do not.
-pub(super) fn needs_folder(config: &Config, roles: &BTreeSet<ServiceRole>) -> Result<bool, ConfigError> {
-    let in_process = brokers(config)?.is_none();
-    if in_process && roles.len() < ALL.len() {
-        return Err(ConfigError::Value {
-            key: "bus.url".to_owned(),
-            detail: "some of the services run in other processes, so messages must go over Kafka: kafka://host:port"
-                .to_owned(),
-        });
-    }
-    nodes(config)?;
-    let places = roles.iter().map(|role| place(config, *role)).collect::<Result<Vec<_>, _>>()?;
-    Ok(in_process || places.contains(&Place::File))
-}
+/// How often servers are asked whether they are there.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Opens what the roles of this process need, and remembers it for the shutdown.
-pub(super) struct Backends<'a> {
-    pub(super) config: &'a Config,
-    pub(super) folder: Option<&'a Folder>,
-    pub(super) health: Health,
-    pub(super) files: Vec<Db>,
-    pub(super) in_process: Option<InProcBus>,
+pub(crate) struct Backends<'a> {
+    config: &'a Config,
+    folder: Option<&'a Folder>,
+    health: Health,
+    open: Open,
 }
 
-/// The bus, and where its dead letters are.
-pub(super) struct Messages {
-    pub(super) bus: Arc<dyn Bus>,
-    pub(super) letters: Arc<dyn DeadLetters>,
+/// What is open.
+#[derive(Default)]
+pub(crate) struct Open {
+    files: Vec<Db>,
+    databases: Vec<(ServiceRole, Pg)>,
+    in_process: Option<InProcBus>,
+    kafka: Option<KafkaBus>,
+}
+
+/// The bus.
+pub(crate) struct Messages {
+    pub(crate) bus: Arc<dyn Bus>,
+    /// Where dead letters are, if that is not in the orchestrator's database.
+    pub(crate) letters: Option<Arc<dyn DeadLetters>>,
+}
+
+/// The orchestrator's rows.
+pub(crate) struct Sagas {
+    pub(crate) store: Arc<dyn SagaStore>,
+    pub(crate) letters: Arc<dyn DeadLetters>,
+    /// Where letters on dead-letter topics are to be brought, if the bus has such topics.
+    pub(crate) sink: Option<Arc<dyn DeadLetterSink>>,
+}
+
+/// A service's rows, in a file or in a database.
+macro_rules! store {
+    ($name:ident, $role:ident) => {
+        pub(crate) async fn $name(&mut self) -> anyhow::Result<Arc<dyn $name::store::Store>> {
+            Ok(match places::of(self.config, ServiceRole::$role)? {
+                Place::File => Arc::new($name::SqliteStore::new(self.file(&$name::SCHEMA)?)),
+                Place::Postgres(url) => {
+                    let database = self.database(ServiceRole::$role, &url, &$name::PG_SCHEMA).await?;
+                    Arc::new($name::PgStore::new(database))
+                }
+            })
+        }
+    };
 }
 
 impl<'a> Backends<'a> {
-    pub(super) fn new(config: &'a Config, folder: Option<&'a Folder>, health: Health) -> Self {
-        Self { config, folder, health, files: Vec::new(), in_process: None }
+    pub(crate) fn new(config: &'a Config, folder: Option<&'a Folder>, health: Health) -> Self {
+        Self { config, folder, health, open: Open::default() }
+    }
+
+    store!(account, Account);
+    store!(product, Product);
+    store!(order, Order);
+    store!(payment, Payment);
+    store!(purchase, Purchase);
+
+    pub(crate) async fn orchestrator(&mut self, letters: Option<Arc<dyn DeadLetters>>) -> anyhow::Result<Sagas> {
+        let place = places::of(self.config, ServiceRole::Orchestrator)?;
+        let (store, own): (Arc<dyn SagaStore>, Letters) = match place {
+            Place::File => {
+                let store = Arc::new(SqliteSagaStore::new(self.file(&saga_store::SCHEMA)?));
+                let own = match letters {
+                    Some(letters) => return Ok(Sagas { store, letters, sink: None }),
+                    None => Arc::new(SqliteDeadLetters::new(self.file(&dead_letters::SCHEMA)?)),
+                };
+                (store, Letters(own.clone(), own))
+            }
+            Place::Postgres(url) => {
+                let database = self.database(ServiceRole::Orchestrator, &url, &pg_sagas::SCHEMA).await?;
+                let own = Arc::new(pg_letters::PgDeadLetters::new(database.clone()));
+                (Arc::new(PgSagaStore::new(database)), Letters(own.clone(), own))
+            }
+        };
+        let Letters(own, sink) = own;
+        Ok(match letters {
+            Some(letters) => Sagas { store, letters, sink: None },
+            None => Sagas { store, letters: own, sink: Some(sink) },
+        })
+    }
+
+    /// Brings one service's file or database up to date.
+    pub(crate) async fn migrate(&mut self, role: ServiceRole) -> anyhow::Result<()> {
+        match role {
+            ServiceRole::Account => drop(self.account().await?),
+            ServiceRole::Product => drop(self.product().await?),
+            ServiceRole::Order => drop(self.order().await?),
+            ServiceRole::Payment => drop(self.payment().await?),
+            ServiceRole::Purchase => drop(self.purchase().await?),
+            ServiceRole::Orchestrator => drop(self.orchestrator(None).await?),
+        }
+        Ok(())
+    }
+
+    /// Lets go of everything.
+    pub(crate) async fn close(self) {
+        self.open.close().await;
     }
 
     fn file(&mut self, schema: &Schema) -> anyhow::Result<Db> {
@@ -127,43 +134,141 @@ impl<'a> Backends<'a> {
         let path = folder.file(&format!("{}.db", schema.name));
         let db = Db::open(&path, schema, &self.config.options())
             .context("a database file is refused; restore it, or move the data folder away to begin anew")?;
-        self.files.push(db.clone());
+        self.open.files.push(db.clone());
         Ok(db)
     }
 
-    pub(super) async fn messages(&mut self, definitions: &Definitions) -> anyhow::Result<Messages> {
+    async fn database(&mut self, role: ServiceRole, url: &str, schema: &Schema) -> anyhow::Result<Pg> {
+        let condition = condition(role);
+        self.health.set(&condition, Err("connecting".to_owned()));
+        let database = Pg::connect(&places::database(self.config, role, url), schema).await?;
+        self.health.set(&condition, Ok(()));
+        self.open.databases.push((role, database.clone()));
+        Ok(database)
+    }
+
+    pub(crate) async fn messages(&mut self, definitions: &Definitions) -> anyhow::Result<Messages> {
         let topics: Vec<Name> = definitions.all().iter().flat_map(|definition| definition.topics()).collect();
+        if let Some(brokers) = places::brokers(self.config)? {
+            let options = places::bus(self.config, &brokers, &format!("saga-{}", self.config.node));
+            let bus = KafkaBus::new(options).context("bus.url")?;
+            self.open.kafka = Some(bus.clone());
+            return Ok(Messages { bus: Arc::new(bus), letters: None });
+        }
         let letters = Arc::new(SqliteDeadLetters::new(self.file(&dead_letters::SCHEMA)?));
         let bus = InProcBus::new(topics, self.config.bus.queue, letters.clone());
-        self.in_process = Some(bus.clone());
-        Ok(Messages { bus: Arc::new(bus), letters })
+        self.open.in_process = Some(bus.clone());
+        Ok(Messages { bus: Arc::new(bus), letters: Some(letters) })
     }
 
-    pub(super) async fn account(&mut self) -> anyhow::Result<Arc<dyn account::store::Store>> {
-        Ok(Arc::new(account::SqliteStore::new(self.file(&account::SCHEMA)?)))
+    /// The bus, where it is in this process: then this process is the only one.
+    pub(crate) fn in_process(&self) -> Option<&InProcBus> {
+        self.open.in_process.as_ref()
     }
 
-    pub(super) async fn product(&mut self) -> anyhow::Result<Arc<dyn product::store::Store>> {
-        Ok(Arc::new(product::SqliteStore::new(self.file(&product::SCHEMA)?)))
+    /// Which products may exist.
+    pub(crate) fn filter(&self) -> Arc<dyn Filter> {
+        match self.in_process() {
+            Some(_) => Arc::new(InProcFilter::default()),
+            // Others add products, too, and a filter of our own would deny them.
+            None => Arc::new(NoFilter),
+        }
     }
 
-    pub(super) async fn order(&mut self) -> anyhow::Result<Arc<dyn order::store::Store>> {
-        Ok(Arc::new(order::SqliteStore::new(self.file(&order::SCHEMA)?)))
+    /// Hands over what is open, with somebody who looks whether it is still there.
+    pub(crate) fn finish(
+        self,
+        clock: Arc<dyn Clock>,
+        topics: Vec<Name>,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Open {
+        let Self { health, open, .. } = self;
+        let watch = Watch { health, clock, stop };
+        for (role, database) in &open.databases {
+            tasks.spawn(watch.clone().database(*role, database.clone()));
+        }
+        if let Some(bus) = &open.kafka {
+            tasks.spawn(watch.bus(bus.clone(), topics));
+        }
+        open
+    }
+}
+
+/// The same letters as both ports.
+struct Letters(Arc<dyn DeadLetters>, Arc<dyn DeadLetterSink>);
+
+impl Open {
+    /// Waits until files are closed and groups are left.
+    pub(crate) async fn close(self) {
+        let Self { files, databases, in_process, kafka } = self;
+        if let Some(bus) = in_process {
+            bus.close();
+        }
+        if let Some(bus) = kafka {
+            bus.close().await;
+        }
+        drop(databases);
+        for file in files {
+            file.close().await;
+        }
+    }
+}
+
+fn condition(role: ServiceRole) -> String {
+    format!("database {role}")
+}
+
+/// Looks whether servers are there, for `/readyz`.
+#[derive(Clone)]
+struct Watch {
+    health: Health,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+}
+
+impl Watch {
+    async fn database(self, role: ServiceRole, database: Pg) {
+        let condition = condition(role);
+        while self.rest().await {
+            let state = database.ping().await.map_err(|error| format!("{}: {error}", database.address()));
+            self.health.set(&condition, state);
+        }
     }
 
-    pub(super) async fn payment(&mut self) -> anyhow::Result<Arc<dyn payment::store::Store>> {
-        Ok(Arc::new(payment::SqliteStore::new(self.file(&payment::SCHEMA)?)))
+    async fn bus(self, bus: KafkaBus, topics: Vec<Name>) {
+        loop {
+            let state = match bus.topics().await {
+                Ok(there) => match topics.iter().find(|topic| !there.contains(*topic)) {
+                    Some(topic) => Err(format!("topic {topic} does not exist: run `saga migrate`")),
+                    None => Ok(()),
+                },
+                Err(error) => Err(error.to_string()),
+            };
+            self.health.set("bus", state);
+            if !self.rest().await {
+                return;
+            }
+        }
     }
 
-    pub(super) async fn purchase(&mut self) -> anyhow::Result<Arc<dyn purchase::store::Store>> {
-        Ok(Arc::new(purchase::SqliteStore::new(self.file(&purchase::SCHEMA)?)))
+    async fn rest(&self) -> bool {
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            () = self.clock.sleep(LOOK_EVERY) => true,
+        }
     }
+}
 
-    pub(super) async fn orchestrator(&mut self) -> anyhow::Result<Arc<dyn SagaStore>> {
-        Ok(Arc::new(SqliteSagaStore::new(self.file(&saga_store::SCHEMA)?)))
-    }
+/// Everything may exist.
+struct NoFilter;
 
-    pub(super) fn filter(&self) -> Arc<dyn Filter> {
-        Arc::new(InProcFilter::default())
+#[async_trait]
+impl Filter for NoFilter {
+    async fn begin(&self, _: u64) {}
+    async fn add(&self, _: &[u64]) {}
+    async fn ready(&self) {}
+    async fn may_contain(&self, _: u64) -> bool {
+        true
     }
 }

@@ -13,9 +13,8 @@ use chassis::ids::IdGen;
 use chassis::problem::Problem;
 use futures_util::FutureExt as _;
 use saga_adapters::inproc::InProcBus;
-use saga_adapters::sqlite::Db;
 use saga_core::Name;
-use saga_runtime::dead_letters::DeadLetters;
+use saga_runtime::dead_letters::{self, DeadLetters};
 use saga_runtime::{
     Clock, Definitions, LoopContext, LoopOptions, OrchestratorGroup, Participant, Stats, SystemClock, run_participant,
 };
@@ -24,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admin::{self, Accounts, AdminState};
-use super::backends::{Backends, Messages};
+use super::backends::{Backends, Messages, Open, Sagas};
 use super::catalogue::{Catalogue, InProcess};
 use super::folder::Folder;
 use super::peers::{Keys, RemoteCatalogue};
@@ -51,8 +50,7 @@ pub(super) struct Core {
 pub(super) struct Services {
     accounts: Option<account::Accounts>,
     routers: Option<Routers>,
-    files: Vec<Db>,
-    in_process: Option<InProcBus>,
+    open: Open,
 }
 
 /// What each listener answers.
@@ -81,7 +79,7 @@ struct Shared {
     ids: Arc<IdGen>,
     verifier: Verifier,
     context: LoopContext,
-    letters: Arc<dyn DeadLetters>,
+    letters: Option<Arc<dyn DeadLetters>>,
 }
 
 /// What the roles put together.
@@ -144,8 +142,9 @@ impl Services {
         };
         let admin = admin::router(parts.admin, state).merge(core.health.router());
         let routers = Routers { public, internal, admin };
-        let Backends { files, in_process, .. } = backends;
-        Ok(Self { accounts: parts.accounts, routers: Some(routers), files, in_process })
+        let topics = core.definitions.all().iter().flat_map(|definition| definition.topics()).collect();
+        let open = backends.finish(shared.clock, topics, &core.loops, core.closing.clone());
+        Ok(Self { accounts: parts.accounts, routers: Some(routers), open })
     }
 
     /// What the listeners answer; once.
@@ -163,14 +162,9 @@ impl Services {
 
     /// Lets go of everything and waits until the files are closed.
     pub(super) async fn close(self) {
-        let Self { accounts, routers, files, in_process } = self;
-        if let Some(bus) = in_process {
-            bus.close();
-        }
+        let Self { accounts, routers, open } = self;
         drop((accounts, routers));
-        for file in files {
-            file.close().await;
-        }
+        open.close().await;
     }
 }
 
@@ -228,8 +222,12 @@ impl Core {
     async fn start(&self, backends: &mut Backends<'_>, shared: &Shared, parts: &mut Parts) -> anyhow::Result<()> {
         let context = &shared.context;
         if self.has(ServiceRole::Orchestrator) {
-            let (store, letters) = (backends.orchestrator().await?, Arc::clone(&shared.letters));
+            let Sagas { store, letters, sink } = backends.orchestrator(shared.letters.clone()).await?;
             let definitions = Arc::clone(&self.definitions);
+            if let Some(sink) = sink {
+                let topics = definitions.all().iter().flat_map(|definition| definition.topics()).collect();
+                self.loops.spawn(dead_letters::collect(context.clone(), sink, topics));
+            }
             let built = orchestrator::build(&self.config.orchestrator, context.clone(), store, letters, definitions);
             self.drive(built.orchestrator);
             parts.admin = Some(built.admin);
@@ -237,7 +235,7 @@ impl Core {
         for participant in parts.participants.iter().cloned() {
             self.loops.spawn(run_participant(context.clone(), participant));
         }
-        match &backends.in_process {
+        match backends.in_process() {
             Some(bus) => subscribed(bus, &parts.participants).await,
             None => Ok(()),
         }
@@ -256,7 +254,7 @@ impl Core {
             course: course(&self.definitions)?,
             tasks: self.loops.clone(),
             stop: self.closing.clone(),
-            replica: backends.in_process.is_none().then_some(self.config.node),
+            replica: backends.in_process().is_none().then_some(self.config.node),
         };
         let purchase = purchase::build(&self.config.purchase, deps).await?;
         parts.api = std::mem::take(&mut parts.api).merge(purchase.router);

@@ -1,0 +1,116 @@
+//! What the URLs of the configuration name: files or databases, the bus in process or brokers, caches here or in Redis.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use saga_adapters::kafka;
+use saga_adapters::postgres;
+
+use super::roles::{ALL, ServiceRole};
+use crate::config::{Config, ConfigError, IN_PROCESS};
+
+/// Where a service's rows are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// A file in the data folder.
+    File,
+    /// A PostgreSQL database.
+    Postgres(String),
+}
+
+/// Where the rows of a service are.
+///
+/// # Errors
+/// When its URL is neither.
+pub(crate) fn of(config: &Config, role: ServiceRole) -> Result<Place, ConfigError> {
+    let stores = &config.stores;
+    let own = match role {
+        ServiceRole::Account => &stores.account,
+        ServiceRole::Product => &stores.product,
+        ServiceRole::Order => &stores.order,
+        ServiceRole::Payment => &stores.payment,
+        ServiceRole::Purchase => &stores.purchase,
+        ServiceRole::Orchestrator => &stores.orchestrator,
+    };
+    let (key, url) = match own {
+        Some(url) => (format!("stores.{role}"), url),
+        None => ("stores.url".to_owned(), &stores.url),
+    };
+    let url = url.replace("{service}", role.as_str());
+    match url.split_once("://") {
+        None if url == "sqlite" => Ok(Place::File),
+        Some(("postgres" | "postgresql", _)) => Ok(Place::Postgres(url)),
+        _ => Err(ConfigError::Value {
+            key,
+            detail: "must be `sqlite` (a file in the data folder) or postgres://user:password@host/database".to_owned(),
+        }),
+    }
+}
+
+/// The brokers, if messages go over Kafka.
+///
+/// # Errors
+/// When the URL is neither.
+pub(crate) fn brokers(config: &Config) -> Result<Option<String>, ConfigError> {
+    servers(&config.bus.url, "kafka", "bus.url")
+}
+
+/// Some nodes, if caches are in Redis.
+///
+/// # Errors
+/// When the URL is neither.
+pub(crate) fn nodes(config: &Config) -> Result<Option<String>, ConfigError> {
+    servers(&config.cache.url, "redis+cluster", "cache.url")
+}
+
+fn servers(url: &str, scheme: &str, key: &str) -> Result<Option<String>, ConfigError> {
+    match url.split_once("://") {
+        None if url == IN_PROCESS => Ok(None),
+        Some((given, rest)) if given == scheme && !rest.is_empty() => Ok(Some(rest.trim_end_matches('/').to_owned())),
+        _ => Err(ConfigError::Value {
+            key: key.to_owned(),
+            detail: format!("must be `{IN_PROCESS}` or {scheme}://host:port,host:port"),
+        }),
+    }
+}
+
+/// How the database of a service is reached.
+pub(crate) fn database(config: &Config, role: ServiceRole, url: &str) -> postgres::Options {
+    let stores = &config.stores;
+    postgres::Options {
+        password: stores.password.as_ref().map(|password| password.expose().to_owned()),
+        pool_size: stores.connections,
+        application_name: format!("saga-{role}-{}", config.node),
+        statement_timeout: Duration::from_millis(stores.statement_timeout_ms),
+        connect_for: Some(Duration::from_secs(stores.connect_for_s)),
+        migrate: stores.migrate,
+        ..postgres::Options::new(url)
+    }
+}
+
+/// How the brokers are reached.
+pub(crate) fn bus(config: &Config, brokers: &str, client: &str) -> kafka::Options {
+    kafka::Options {
+        prefix: config.bus.prefix.clone(),
+        session_timeout: Duration::from_millis(config.bus.session_timeout_ms),
+        ..kafka::Options::new(brokers, client)
+    }
+}
+
+/// Whether something of this process is in the data folder, and whether the settings fit together at all.
+///
+/// # Errors
+/// When they do not.
+pub(crate) fn needs_folder(config: &Config, roles: &BTreeSet<ServiceRole>) -> Result<bool, ConfigError> {
+    let in_process = brokers(config)?.is_none();
+    if in_process && roles.len() < ALL.len() {
+        return Err(ConfigError::Value {
+            key: "bus.url".to_owned(),
+            detail: "some of the services run in other processes, so messages must go over Kafka: kafka://host:port"
+                .to_owned(),
+        });
+    }
+    nodes(config)?;
+    let places = roles.iter().map(|role| of(config, *role)).collect::<Result<Vec<_>, _>>()?;
+    Ok(in_process || places.contains(&Place::File))
+}
