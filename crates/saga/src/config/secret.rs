@@ -39,7 +39,7 @@ pub(super) fn without_passwords(text: &str) -> String {
         shown.push_str(before);
         let authority = after.split(['/', '?', '"', ' ', '\n']).next().unwrap_or_default();
         rest = after;
-        if let Some((user, _)) = authority.rsplit_once('@').map(|(user, host)| (user, host))
+        if let Some((user, _)) = authority.rsplit_once('@')
             && let Some((name, password)) = user.split_once(':')
         {
             shown.push_str(&format!("{name}:{HIDDEN}"));
