@@ -27,9 +27,21 @@ const PROBLEMS: [(u16, &str, &str, &str, bool); 6] = [
     (404, "not_found", "Not found", "there is nothing at this path", false),
     (413, "payload_too_large", "The body is too large", "send less", false),
     (429, "rate_limited", "Too many requests", "wait a moment, then send fewer", true),
-    (502, "dependency_unavailable", "A part of the shop is not available", "its answer was cut off; ask what became of the request, then try again", true),
+    (
+        502,
+        "dependency_unavailable",
+        "A part of the shop is not available",
+        "its answer was cut off; ask what became of the request, then try again",
+        true,
+    ),
     (503, "dependency_unavailable", "A part of the shop is not available", "try again in a moment", true),
-    (504, "dependency_unavailable", "A part of the shop is not available", "it did not answer in time; ask what became of the request, then try again", true),
+    (
+        504,
+        "dependency_unavailable",
+        "A part of the shop is not available",
+        "it did not answer in time; ask what became of the request, then try again",
+        true,
+    ),
 ];
 
 /// The whole file.
@@ -69,7 +81,9 @@ impl Writer {
 fn global(out: &mut Writer, table: &Table) {
     let lines = [
         "log stdout format raw local0 info".to_owned(),
-        format!("maxconn {}", table.limits.connections),
+        // Two for each client's connection, one of them to a service. Where the machine grants fewer, HAProxy takes
+        // those and admits as many connections as they are for.
+        format!("fd-hard-limit {}", table.limits.connections.saturating_mul(2).saturating_add(1_000)),
         format!("hard-stop-after {}", ms(table.timeouts.drain_ms)),
         // A request's headers must fit with room for ours.
         format!("tune.bufsize {}", table.limits.header_bytes.saturating_add(4_096)),
@@ -167,7 +181,9 @@ fn chosen(routes: &[Route]) -> Vec<String> {
             }
         }
         let read = if route.stream { " { method GET }" } else { "" };
-        lines.push(format!("http-request set-var(txn.route) str({name}) if !{{ var(txn.route) -m found }} {name}{read}"));
+        lines.push(format!(
+            "http-request set-var(txn.route) str({name}) if !{{ var(txn.route) -m found }} {name}{read}"
+        ));
     }
     lines.push("http-request deny deny_status 404 unless { var(txn.route) -m found }".to_owned());
     lines
@@ -213,6 +229,8 @@ fn scrubbed(table: &Table) -> Vec<String> {
         table.strip_headers.iter().map(|name| format!("http-request del-header {name}")).collect();
     lines.extend(
         [
+            // HAProxy has read it already; what is left of it would ask a service to change protocols.
+            "http-request del-header Connection",
             "http-request del-header Forwarded",
             "http-request del-header X-Forwarded -m beg",
             "http-request set-header X-Forwarded-Proto http",

@@ -164,11 +164,8 @@ impl Parts<'_> {
 
     fn service(&mut self, route: &Route, layout: &Layout, internal: bool) {
         let replicas = layout.replicas.of(&route.service);
-        let (name, scheme) = if internal {
-            (format!("{}-internal", route.service), "h2c")
-        } else {
-            (route.service.clone(), "http")
-        };
+        let (name, scheme) =
+            if internal { (format!("{}-internal", route.service), "h2c") } else { (route.service.clone(), "http") };
         let place = |r: &crate::Replica| if internal { r.internal.clone() } else { Some(r.public.clone()) };
         let servers: Vec<Value> =
             replicas.iter().filter_map(place).map(|place| json!({ "url": format!("{scheme}://{place}") })).collect();
@@ -210,11 +207,7 @@ fn address() -> Value {
 }
 
 fn ms(milliseconds: u64) -> String {
-    if milliseconds.is_multiple_of(1_000) {
-        format!("{}s", milliseconds / 1_000)
-    } else {
-        format!("{milliseconds}ms")
-    }
+    if milliseconds.is_multiple_of(1_000) { format!("{}s", milliseconds / 1_000) } else { format!("{milliseconds}ms") }
 }
 
 fn write(value: &Value) -> Result<String, Error> {
