@@ -9,6 +9,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("saga-core", 0),
     ("saga-runtime", 1),
     ("contracts", 1),
+    ("edge", 1),
     ("saga-adapters", 2),
     ("chassis", 2),
     ("testkit", 3),
