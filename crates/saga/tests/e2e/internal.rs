@@ -12,8 +12,12 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::town::Town;
 
+/// As services reach each other: in production through the edge.
 async fn channel(town: &Town) -> Channel {
-    let url = format!("http://{}", town.shop().internal_addr);
+    connect(town.home().internal()).await
+}
+
+async fn connect(url: String) -> Channel {
     Endpoint::from_shared(url).unwrap().connect().await.unwrap()
 }
 
@@ -48,13 +52,15 @@ async fn services_ask_who_somebody_is_and_what_a_product_costs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_balancer_is_told_that_the_services_are_healthy() {
     let town = Town::open().await;
-    let mut health = HealthClient::new(channel(&town).await);
-    for service in ["", "auth.AuthService", "product.ProductService"] {
-        let answer = health.check(HealthCheckRequest { service: service.into() }).await.unwrap().into_inner();
-        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+    for (process, service) in [("account", "auth.AuthService"), ("product", "product.ProductService")] {
+        let mut health = HealthClient::new(connect(town.home().internal_of(process)).await);
+        for service in ["", service] {
+            let answer = health.check(HealthCheckRequest { service: service.into() }).await.unwrap().into_inner();
+            assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+        }
+        let unknown = health.check(HealthCheckRequest { service: "no.Service".into() }).await.unwrap_err();
+        assert_eq!(unknown.code(), Code::NotFound);
     }
-    let unknown = health.check(HealthCheckRequest { service: "no.Service".into() }).await.unwrap_err();
-    assert_eq!(unknown.code(), Code::NotFound);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +71,7 @@ async fn a61_what_is_offered_is_told_only_where_it_is_switched_on() {
     use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
     for on in [false, true] {
         let town = Town::open_with(|config| config.internal_reflection = on).await;
-        let mut client = ServerReflectionClient::new(channel(&town).await);
+        let mut client = ServerReflectionClient::new(connect(town.home().internal_of("product")).await);
         let message_request = Some(MessageRequest::ListServices(String::new()));
         let request = ServerReflectionRequest { host: String::new(), message_request };
         let told = async {

@@ -1,11 +1,12 @@
 //! The whole shop over HTTP: in this process, and the real binary as people run it.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, missing_docs, dead_code, reason = "tests")]
 
 mod abuse;
 mod binary;
 mod configuration;
 mod crash;
+mod home;
 mod internal;
 mod operators;
 mod purchases;

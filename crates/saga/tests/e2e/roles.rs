@@ -139,7 +139,7 @@ async fn a38_a39_every_route_answers_every_caller_as_the_table_says() {
     let cup = created(&town.admin.post("/api/v1/products", &product(category, 10, 10)).await);
     let oscar = town.customer("oscar").await;
     let made = json!({ "email": "oscar@example.com", "password": "a long password", "role": "OPERATOR" });
-    town.admin_api().post("/admin/accounts", &made).await.unwrap();
+    town.accounts_api().post("/admin/accounts", &made).await.unwrap();
     let oscar = oscar.login("oscar@example.com").await;
     let purchase = mary.buy(&[(cup, 1)]).await;
     assert_eq!(mary.ended(purchase).await["status"], "COMPLETED");
@@ -147,7 +147,8 @@ async fn a38_a39_every_route_answers_every_caller_as_the_table_says() {
     let callers = [town.nobody(), mary, joe, oscar, town.admin.clone()];
     let names = ["nobody", "the owner", "another customer", "an operator", "an administrator"];
     let shop = town.nobody().endpoint;
-    let tables = [(shop, public()), (town.admin_endpoint(), admin())];
+    let (accounts, sagas) = admin().into_iter().partition(|(_, route, ..)| *route == "/admin/accounts");
+    let tables = [(shop, public()), (town.accounts_endpoint(), accounts), (town.admin_endpoint(), sagas)];
     let mut wrong = Vec::new();
     for (at, table) in &tables {
         for (method, route, body, expected) in table {

@@ -1,4 +1,4 @@
-//! A whole shop in this process, on ports of its own, and people who use it over HTTP.
+//! A whole shop, on ports of its own, and people who use it over HTTP.
 
 use std::future::Future;
 use std::path::Path;
@@ -12,17 +12,18 @@ use saga::check::rules::Wanted;
 use saga::config::Config;
 use saga::remote::{Admin, Answer, Connection, Endpoint};
 use saga::sse::Lines;
-use saga::up::Shop;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
+
+use crate::home::Home;
 
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A shop and its first account, the administrator.
 pub struct Town {
-    shop: Option<Shop>,
+    home: Option<Home>,
     config: Config,
     _folder: TempDir,
     pub admin: Person,
@@ -54,18 +55,18 @@ impl Town {
         let folder = TempDir::new().unwrap();
         let mut config = settings(folder.path());
         change(&mut config);
-        let shop = Shop::start(config.clone()).await.unwrap();
-        let nobody = Person::nobody(&shop);
-        let admin = nobody.register("admin@example.com").await;
-        Self { shop: Some(shop), config, _folder: folder, admin }
+        Home::prepare(&mut config).await;
+        let home = Home::open(&config).await;
+        let admin = Person::at(&home.public()).register("admin@example.com").await;
+        Self { home: Some(home), config, _folder: folder, admin }
     }
 
-    pub fn shop(&self) -> &Shop {
-        self.shop.as_ref().unwrap()
+    pub fn home(&self) -> &Home {
+        self.home.as_ref().unwrap()
     }
 
     pub fn nobody(&self) -> Person {
-        Person::nobody(self.shop())
+        Person::at(&self.home().public())
     }
 
     pub async fn customer(&self, name: &str) -> Person {
@@ -76,23 +77,27 @@ impl Town {
     pub async fn reopen_with(&mut self, change: impl FnOnce(&mut Config)) {
         self.close().await;
         change(&mut self.config);
-        let shop = Shop::start(self.config.clone()).await.unwrap();
-        self.admin.endpoint = Person::nobody(&shop).endpoint;
-        self.shop = Some(shop);
+        let home = Home::open(&self.config).await;
+        self.admin.endpoint = Person::at(&home.public()).endpoint;
+        self.home = Some(home);
     }
 
     pub async fn close(&mut self) {
-        if let Some(shop) = self.shop.take() {
-            shop.stop().await;
+        if let Some(home) = self.home.take() {
+            home.stop().await;
         }
     }
 
-    pub fn admin_api(&self) -> Admin {
-        Admin::new(&format!("http://{}", self.shop().admin_addr), &self.shop().admin_token).unwrap()
+    pub fn accounts_api(&self) -> Admin {
+        Admin::new(&self.home().accounts_admin(), self.home().token()).unwrap()
     }
 
     pub fn admin_endpoint(&self) -> Endpoint {
-        Endpoint::parse(&format!("http://{}", self.shop().admin_addr)).unwrap()
+        Endpoint::parse(&self.home().admin()).unwrap()
+    }
+
+    pub fn accounts_endpoint(&self) -> Endpoint {
+        Endpoint::parse(&self.home().accounts_admin()).unwrap()
     }
 
     pub async fn category(&self) -> u64 {
@@ -180,10 +185,6 @@ impl BodyJson for Answer {
 }
 
 impl Person {
-    pub fn nobody(shop: &Shop) -> Self {
-        Self::at(&format!("http://{}", shop.public_addr))
-    }
-
     pub fn at(url: &str) -> Self {
         let endpoint = Endpoint::parse(url).unwrap();
         Self { endpoint, token: String::new(), refresh: String::new() }
@@ -219,6 +220,12 @@ impl Person {
     pub async fn send(&self, method: Method, path: &str, extra: &[(&'static str, String)], body: Bytes) -> Answer {
         let mut connection = Connection::new(&self.endpoint);
         connection.send_with(method, path, self.bearer().as_ref(), extra, body).await.unwrap()
+    }
+
+    /// `None`: nobody answers.
+    pub async fn try_get(&self, path: &str) -> Option<Answer> {
+        let mut connection = Connection::new(&self.endpoint);
+        connection.send_with(Method::GET, path, self.bearer().as_ref(), &[], Bytes::new()).await.ok()
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -1,0 +1,24 @@
+//! The whole shop over HTTP as it is run in production: the same suite as `e2e`, against processes on the real stack
+//! behind a real edge; and what happens to them when parts of it fail.
+//!
+//! The servers are started by the first test and gone with the last (`servers.rs`).
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, missing_docs, dead_code, reason = "tests")]
+
+#[path = "../e2e/abuse.rs"]
+mod abuse;
+#[path = "../e2e/binary/process.rs"]
+mod binary;
+mod city;
+mod home;
+#[path = "../e2e/internal.rs"]
+mod internal;
+#[path = "../e2e/purchases.rs"]
+mod purchases;
+#[path = "../e2e/regressions.rs"]
+mod regressions;
+#[path = "../e2e/roles.rs"]
+mod roles;
+mod servers;
+#[path = "../e2e/town.rs"]
+mod town;
