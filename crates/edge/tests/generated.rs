@@ -112,16 +112,16 @@ fn matches(matcher: &str, value: &str, path: &str) -> bool {
     }
 }
 
-/// The service that Traefik would choose for a GET: the matching router with the highest priority.
+/// What Traefik would choose for a GET: the matching router with the highest priority.
 fn traefik_chooses(dynamic: &Value, path: &str) -> Option<String> {
     let alternative = Regex::new(r"(Path|PathPrefix|PathRegexp)\(`([^`]*)`\)").unwrap();
-    let routers = dynamic["http"]["routers"].as_object().unwrap().values();
-    let fitting = routers.filter(|router| router["entryPoints"][0] == "web").filter(|router| {
+    let routers = dynamic["http"]["routers"].as_object().unwrap().iter();
+    let fitting = routers.filter(|(_, router)| router["entryPoints"][0] == "web").filter(|(_, router)| {
         let rule = router["rule"].as_str().unwrap();
         alternative.captures_iter(rule).any(|found| matches(&found[1], &found[2], path))
     });
-    let chosen = fitting.max_by_key(|router| router["priority"].as_u64().unwrap())?;
-    Some(chosen["service"].as_str().unwrap().to_owned())
+    let (name, router) = fitting.max_by_key(|(_, router)| router["priority"].as_u64().unwrap())?;
+    Some(format!("{name} to {}", router["service"].as_str().unwrap()))
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn traefiks_rules_choose_what_the_table_chooses() {
         "/auth.AuthService/Auth",
         "/",
     ] {
-        let wanted = table.web_route(path).map(|route| route.service.clone());
+        let wanted = table.web_route(path).map(|route| format!("web-{} to {}", route.name(), route.service));
         chosen += u32::from(wanted.is_some());
         assert_eq!(traefik_chooses(&dynamic, path), wanted, "{path}");
     }
