@@ -312,6 +312,7 @@ fn backends(out: &mut Writer, table: &Table, layout: &Layout, service: &str) {
     }
     if streams {
         let head = ["balance leastconn".to_owned(), "retry-on conn-failure".to_owned()].into_iter();
+        // That a client has left is noticed with the next comment: HAProxy does not listen to who only listens.
         let head = head.chain([format!("timeout server {}", ms(times.stream_ms))]);
         out.section(&format!("backend {service}-stream"), &head.chain(tracking(&public, "")).collect::<Vec<_>>());
     }

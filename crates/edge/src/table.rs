@@ -114,8 +114,7 @@ impl Table {
         for routes in [&table.web, &table.internal] {
             for (at, route) in routes.iter().enumerate() {
                 route.check()?;
-                let earlier = routes.iter().take(at);
-                if let Some(other) = earlier.filter(|other| other.takes(&route.path)).next_back() {
+                if let Some(other) = routes.iter().take(at).find(|other| other.takes(&route.path)) {
                     return Err(route.wrong(format!("never taken: {} is before it", other.path)));
                 }
             }

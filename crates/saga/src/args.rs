@@ -113,7 +113,7 @@ pub enum Command {
 /// Where the admin listener of a running shop is.
 #[derive(Args, Debug, Clone, Default)]
 pub struct Remote {
-    /// The admin listener [default: from the data folder's run.json]
+    /// The admin listener [default: SAGA_ADMIN_URL, or from the data folder's run.json]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// A file with the bearer token for it [default: from run.json; or SAGA_ADMIN_TOKEN]
@@ -270,7 +270,7 @@ pub struct CheckArgs {
 #[derive(Args, Debug, Clone)]
 pub struct LoadArgs {
     /// The shop's public address
-    #[arg(long, default_value = "http://127.0.0.1:8000")]
+    #[arg(long, env = "SAGA_SHOP", default_value = "http://127.0.0.1:8000")]
     pub url: String,
     /// Connections that post purchases; without --rate each posts again as soon as it has its answer
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]

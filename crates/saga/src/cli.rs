@@ -129,7 +129,8 @@ impl Place {
             }
             (None, token) => token,
         };
-        let url = remote.url.clone().or_else(|| run.as_ref().map(|run| run.admin.clone()));
+        let url =
+            remote.url.clone().or_else(crate::config::admin_url).or_else(|| run.as_ref().map(|run| run.admin.clone()));
         // The local token is for the local shop: it is not sent to an address that somebody typed.
         let local = || run.as_ref().filter(|run| url.as_ref() == Some(&run.admin)).map(|run| run.token.clone());
         let token = token.or_else(local);

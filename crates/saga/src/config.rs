@@ -33,6 +33,8 @@ pub struct Config {
     pub internal_reflection: bool,
     /// Where operators connect; nothing: the second port after `listen`, this machine only.
     pub admin_listen: Option<SocketAddr>,
+    /// How long a shutdown goes on as before, but not ready, so that an edge sends it nothing new, in ms.
+    pub unready_ms: u64,
     /// How long a shutdown waits for open requests, in seconds.
     pub drain_s: u64,
     /// What is logged.
@@ -173,6 +175,7 @@ impl Default for Config {
             internal_listen: None,
             internal_reflection: false,
             admin_listen: None,
+            unready_ms: 0,
             drain_s: 10,
             log: Log::default(),
             node: 0,
@@ -291,6 +294,11 @@ impl Config {
     pub fn print(&self) -> anyhow::Result<String> {
         Ok(secret::without_passwords(&toml::to_string_pretty(self)?))
     }
+}
+
+/// The admin API's address from the environment.
+pub(crate) fn admin_url() -> Option<String> {
+    layers::variable("SAGA_ADMIN_URL")
 }
 
 /// The admin API's token from the environment.

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::LoadArgs;
 use crate::cli::output::Output;
-use crate::remote::{Endpoint, RunFile};
+use crate::remote::{Admin, Endpoint, RunFile};
 use client::Client;
 use setup::Market;
 use tally::Tally;
@@ -87,11 +87,17 @@ impl Schedule {
     }
 }
 
-/// Runs the load and tells what happened. `token` is the admin listener's, if this machine knows it.
+/// Runs the load and tells what happened. `local` is the shop that runs on the data folder; `operators`, where the books
+/// can be checked if it is another one.
 ///
 /// # Errors
 /// When the run cannot begin: nobody there, no right to make products.
-pub async fn run(args: LoadArgs, local: Option<RunFile>, output: &Output) -> anyhow::Result<Report> {
+pub async fn run(
+    args: LoadArgs,
+    local: Option<RunFile>,
+    operators: Option<Admin>,
+    output: &Output,
+) -> anyhow::Result<Report> {
     let endpoint = Endpoint::parse(&args.url)?;
     if !args.allow_remote && !endpoint.is_loopback() {
         anyhow::bail!("{} is not this machine; if it is yours to load, say --allow-remote", args.url);
@@ -101,7 +107,8 @@ pub async fn run(args: LoadArgs, local: Option<RunFile>, output: &Output) -> any
     let local_set = LocalSet::new();
     let mut report = local_set.run_until(drive(args.clone(), endpoint, market, output)).await?;
     if !args.no_check {
-        report.check = check(local.as_ref(), output).await;
+        let local = local.map(|local| Admin::new(&local.admin, &local.token)).transpose()?;
+        report.check = check(local.or(operators), output).await;
     }
     Ok(report)
 }
@@ -156,16 +163,13 @@ async fn progress(run: Rc<Run>, output: Output) {
 }
 
 /// Asks the shop to check its books, if this machine may.
-async fn check(local: Option<&RunFile>, output: &Output) -> Option<serde_json::Value> {
-    let Some(local) = local else {
-        output.note("the books were not checked: the admin listener is not known here (use --data)");
+async fn check(admin: Option<Admin>, output: &Output) -> Option<serde_json::Value> {
+    let Some(admin) = admin else {
+        output.note("the books were not checked: the admin listener is not known here (--data, or SAGA_ADMIN_URL)");
         return None;
     };
     output.status("checking the books …");
-    let answer = async {
-        crate::remote::Admin::new(&local.admin, &local.token)?.post("/admin/check", &serde_json::json!({})).await
-    };
-    let answer = answer.await;
+    let answer = admin.post("/admin/check", &serde_json::json!({})).await;
     output.clear_status();
     match answer {
         Ok(report) => Some(report),

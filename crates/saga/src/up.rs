@@ -26,6 +26,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use chassis::health::Health;
 use chassis::http::HttpLimits;
+use saga_runtime::{Clock as _, SystemClock};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -57,6 +58,8 @@ pub struct Shop {
     pub data: PathBuf,
     /// Whether nobody has an account yet.
     pub empty: bool,
+    /// How long a stop goes on as before.
+    unready: Duration,
     health: Health,
     /// Ends listeners and streams.
     closing: CancellationToken,
@@ -134,6 +137,7 @@ impl Shop {
             admin_token: token,
             data: config.data,
             empty,
+            unready: Duration::from_millis(config.unready_ms),
             health,
             closing,
             stop,
@@ -153,6 +157,7 @@ impl Shop {
     /// Stops: not ready, no new connections, open requests end, loops end, files are closed.
     pub async fn stop(self) {
         self.health.set("shop", Err("it is stopping".to_owned()));
+        SystemClock.sleep(self.unready).await;
         self.closing.cancel();
         self.listeners.close();
         self.listeners.wait().await;

@@ -110,7 +110,7 @@ async fn answer(name: String, seen: Arc<Seen>, request: Request) -> Response<Bod
         std::panic::panic_any("this answer is lost");
     }
     if request.uri().path().ends_with("/events") {
-        return events(name);
+        return if request.uri().path().contains("/endless/") { comments() } else { events(name) };
     }
     if request.uri().path().ends_with("/silent") {
         tokio::time::sleep(Duration::from_secs(20)).await;
@@ -141,6 +141,15 @@ fn events(name: String) -> Response<Body> {
         }
     });
     Response::builder().header("content-type", "text/event-stream").body(Body::from_stream(events)).unwrap()
+}
+
+/// A stream that never ends by itself, with a comment from time to time.
+fn comments() -> Response<Body> {
+    let comments = stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Some((Ok::<_, Infallible>(": still there\n\n"), ()))
+    });
+    Response::builder().header("content-type", "text/event-stream").body(Body::from_stream(comments)).unwrap()
 }
 
 /// A message with the replica's name, and a status in the trailers.

@@ -11,6 +11,15 @@ const WRITE: &str = "POST /api/v1/purchases HTTP/1.1\r\nHost: shop\r\nConnection
 const KEYED: &str = "POST /api/v1/purchases HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nContent-Length: 2\r\n\
     Idempotency-Key: seven\r\n\r\n{}";
 
+/// Says that it is over also when what happens does not go well.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Sends without a pause while something happens; how many were answered, and which were not answered well.
 fn under_load(proxy: &Proxy, requests: &[&str], happens: impl FnOnce(&dyn Fn(u32))) -> Vec<String> {
     let (over, done) = (AtomicBool::new(false), AtomicU32::new(0));
@@ -36,10 +45,11 @@ fn under_load(proxy: &Proxy, requests: &[&str], happens: impl FnOnce(&dyn Fn(u32
             let from = done.load(Ordering::SeqCst);
             wait_for("requests are answered", || done.load(Ordering::SeqCst) >= from + more);
         };
+        let end = Over(over);
         some(20);
         happens(&some);
         some(20);
-        over.store(true, Ordering::SeqCst);
+        drop(end);
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     })
 }

@@ -27,6 +27,7 @@ use super::backends::{Backends, Messages, Open, Sagas};
 use super::catalogue::{Catalogue, InProcess};
 use super::folder::Folder;
 use super::peers::{Keys, RemoteCatalogue};
+use super::places::{self, Place};
 use super::roles::ServiceRole;
 use crate::config::{Config, ConfigError};
 
@@ -359,8 +360,9 @@ pub(crate) async fn create_account(
     password: String,
     role: auth::Role,
 ) -> anyhow::Result<()> {
-    let folder = Folder::hold(&config.data)?;
-    let mut backends = Backends::new(config, Some(&folder), Health::default());
+    let needs_folder = places::of(config, ServiceRole::Account)? == Place::File;
+    let folder = if needs_folder { Some(Folder::hold(&config.data)?) } else { None };
+    let mut backends = Backends::new(config, folder.as_ref(), Health::default());
     let store = backends.account().await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids = Arc::new(IdGen::new(0, Arc::clone(&clock)));

@@ -7,6 +7,9 @@ use saga::up::Shop;
 pub struct Home(Shop);
 
 impl Home {
+    /// Whether customers' listener answers `/readyz`.
+    pub const SHOWS_HEALTH: bool = true;
+
     /// What settings need to be this shop's, before its first start.
     pub async fn prepare(_: &mut Config) {}
 

@@ -13,6 +13,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use saga::remote::{Connection, Endpoint};
 use serde_json::{Value, json};
 
+use crate::home::Home;
 use crate::town::{BodyJson as _, Person, Town, cart, created, product};
 
 /// Nobody, the owner, another customer, an operator, an administrator: what each is answered.
@@ -162,7 +163,10 @@ async fn a38_a39_every_route_answers_every_caller_as_the_table_says() {
             let path = if at_root { path } else { format!("/api/v1{path}") };
             for ((caller, name), expected) in callers.iter().zip(names).zip(expected) {
                 let status = ask(caller, at, method, &path, body).await;
-                if status != *expected {
+                // An edge shows nobody how the services are.
+                let hidden = !Home::SHOWS_HEALTH && ["/livez", "/readyz"].contains(&path.as_str());
+                let expected = if hidden { 404 } else { *expected };
+                if status != expected {
                     wrong.push(format!("{method} {path}: {name} is answered {status}, not {expected}"));
                 }
             }

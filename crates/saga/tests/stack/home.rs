@@ -8,6 +8,9 @@ use crate::city::{City, TOKEN};
 pub struct Home(City);
 
 impl Home {
+    /// Whether customers' listener answers `/readyz`.
+    pub const SHOWS_HEALTH: bool = false;
+
     /// What settings need to be this shop's, before its first start: databases, topics and ports of its own.
     pub async fn prepare(config: &mut Config) {
         City::prepare(config);
