@@ -8,6 +8,7 @@ pub mod barrier;
 pub mod bus;
 pub mod cache;
 pub mod clock;
+pub mod crash;
 pub mod dead_letters;
 pub mod delivery;
 pub mod orchestrator;

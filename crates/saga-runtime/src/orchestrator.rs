@@ -22,6 +22,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::bus::{BusError, Subscription};
+use crate::crash;
 use crate::delivery::{pause, subscribe};
 use crate::participant::LoopContext;
 use crate::store::{Owner, SagaRow, SagaStore, StoreError};
@@ -72,6 +73,9 @@ impl Definitions {
         topics
     }
 }
+
+/// The consumer group.
+const GROUP: &str = "orchestrator";
 
 /// How the orchestrator behaves beyond [`crate::delivery::LoopOptions`].
 #[derive(Clone, Copy, Debug)]
@@ -198,7 +202,7 @@ impl Orchestrator {
     pub async fn run(self) -> Result<(), OrchestratorError> {
         let LoopContext { bus, clock, stop, options, .. } = self.context.clone();
         let topics = self.definitions.inbound_topics();
-        match subscribe(&*bus, &*clock, "orchestrator", &topics, &stop, options).await {
+        match subscribe(&*bus, &*clock, GROUP, &topics, &stop, options).await {
             Some(mut subscription) => self.drive(&mut *subscription).await,
             None => Ok(()),
         }
@@ -236,11 +240,18 @@ impl Orchestrator {
             }
             failures = 0;
             let due = self.timers.due(clock.now(), options.batch);
+            if !due.is_empty() {
+                crash::point(GROUP, "timer");
+            }
             let received = !deliveries.is_empty();
+            if received {
+                crash::point(GROUP, "fetched");
+            }
             if !self.unit(deliveries, requests, due).await? {
                 return Ok(());
             }
             self.cache.trim();
+            crash::point(GROUP, "published");
             if received && let Err(error) = subscription.commit().await {
                 tracing::warn!(%error, "committing the offsets failed; the batch will be delivered again");
             }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use saga_core::Name;
 use saga_core::protocol::{Command, Reply};
+use saga_core::{Name, Op};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Delivery, Message};
 use crate::clock::Clock;
+use crate::crash;
 use crate::delivery::{LoopOptions, dead_letter, pause, publish, subscribe};
 use crate::stats::Stats;
 use crate::store::StoreError;
@@ -91,10 +92,12 @@ pub async fn run_participant(context: LoopContext, participant: Arc<dyn Particip
             }
         };
         failures = 0;
+        crash::point(group, "fetched");
         let Some(answers) = unit(&context, &*participant, deliveries).await else { return };
         if !publish(&**bus, &**clock, answers, stop, stats, *options).await {
             return;
         }
+        crash::point(group, "published");
         if let Err(error) = subscription.commit().await {
             tracing::warn!(%error, group, "committing the offsets failed; the batch will be delivered again");
         }
@@ -180,7 +183,10 @@ async fn attempt(
     }
     let mut failures = 0;
     loop {
+        let undoes = batch.iter().any(|command| command.op == Op::Undo);
+        crash::point(participant.group(), if undoes { "undo.before_commit" } else { "do.before_commit" });
         let run = AssertUnwindSafe(participant.handle(batch.clone())).catch_unwind().await;
+        crash::point(participant.group(), if undoes { "undo.committed" } else { "do.committed" });
         match run {
             Ok(Ok(replies)) if replies.len() == batch.len() => return Some(Ok(replies)),
             Ok(Ok(replies)) => return Some(Err(format!("{} replies for {} commands", replies.len(), batch.len()))),

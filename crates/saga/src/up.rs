@@ -11,6 +11,7 @@ mod admin;
 pub(crate) mod backends;
 mod catalogue;
 pub mod folder;
+mod late;
 mod listeners;
 mod peers;
 pub(crate) mod places;
@@ -35,6 +36,7 @@ use crate::cli::output::Output;
 use crate::config::{Config, LogFormat};
 use crate::remote::RunFile;
 use folder::Folder;
+use late::Late;
 use listeners::Listeners;
 use roles::ServiceRole;
 use services::Services;
@@ -109,10 +111,21 @@ impl Shop {
             health: health.clone(),
             token: blake3::hash(token.as_bytes()),
         };
-        let mut services = Services::build(core, folder.as_ref()).await?;
+        let limits = HttpLimits { drain: Duration::from_secs(config.drain_s), ..HttpLimits::default() };
+        health.set("shop", Err("it is starting".to_owned()));
+        // Whoever asks while servers are waited for is told what is missing.
         let [public_addr, internal_addr, admin_addr] =
             [&listeners.public, &listeners.internal, &listeners.admin].map(TcpListener::local_addr);
         let (public_addr, internal_addr, admin_addr) = (public_addr?, internal_addr?, admin_addr?);
+        // A start that fails takes them along.
+        let unfinished = closing.clone().drop_guard();
+        let late = Late::new(&health);
+        for (listener, router) in
+            [listeners.public, listeners.internal, listeners.admin].into_iter().zip(late.routers())
+        {
+            serving.spawn(chassis::http::serve(listener, router, limits, closing.clone()));
+        }
+        let mut services = Services::build(core, folder.as_ref()).await?;
         let empty = services.is_empty().await?;
         let http = |address: SocketAddr| format!("http://{address}");
         if let Some(folder) = &folder {
@@ -124,11 +137,8 @@ impl Shop {
                 token: token.clone(),
             })?;
         }
-        let limits = HttpLimits { drain: Duration::from_secs(config.drain_s), ..HttpLimits::default() };
-        let routers = services.routers()?;
-        serving.spawn(chassis::http::serve(listeners.public, routers.public, limits, closing.clone()));
-        serving.spawn(chassis::http::serve(listeners.internal, routers.internal, limits, closing.clone()));
-        serving.spawn(chassis::http::serve(listeners.admin, routers.admin, limits, closing.clone()));
+        late.open(services.routers()?);
+        unfinished.disarm();
         health.set("shop", Ok(()));
         Ok(Self {
             public_addr,

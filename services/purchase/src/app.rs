@@ -276,7 +276,9 @@ impl Purchases {
 async fn write(purchases: Purchases, purchase: NewPurchase, permit: Permit) -> Result<Placed, StoreError> {
     let Inner { store, outbound, course, stats, .. } = &*purchases.0;
     let (id, input) = (purchase.id, purchase.input.clone());
+    saga_runtime::crash::point("purchase", "before_commit");
     let placed = store.place(purchase).await?;
+    saga_runtime::crash::point("purchase", "committed");
     if placed == Placed::New {
         permit.keep();
         stats.accepted.inc();

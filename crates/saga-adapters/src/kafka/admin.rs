@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::Producer as _;
+use rdkafka::{Offset, TopicPartitionList};
 use saga_core::Name;
 use saga_runtime::bus::BusError;
 
@@ -154,6 +154,30 @@ impl KafkaBus {
         };
         let partitions = blocking(move || ask().map_err(|error| unavailable(&error))).await?;
         Ok(GroupLag { group: group.to_owned(), partitions })
+    }
+
+    /// Makes a group that has no members read these topics from their beginning. What it had dealt with comes again, and
+    /// must be harmless.
+    ///
+    /// # Errors
+    /// When no broker answers in time, or the group has members.
+    pub async fn rewind(&self, group: &str, topics: &[Name]) -> Result<(), BusError> {
+        let there = self.partitions().await?;
+        let mut list = TopicPartitionList::new();
+        for topic in topics {
+            for partition in 0..there.get(topic).copied().unwrap_or(0) {
+                let partition = i32::try_from(partition).unwrap_or_default();
+                let added = list.add_partition_offset(&self.0.options.remote(topic), partition, Offset::Offset(0));
+                added.map_err(|error| unavailable(&error))?;
+            }
+        }
+        let mut config = self.0.options.client();
+        config.set("group.id", format!("{}{group}", self.0.options.prefix)).set("enable.auto.commit", "false");
+        let rewind = move || {
+            let consumer: BaseConsumer = config.create()?;
+            consumer.commit(&list, CommitMode::Sync)
+        };
+        blocking(move || rewind().map_err(|error| unavailable(&error))).await
     }
 }
 

@@ -12,14 +12,13 @@ use saga_core::{Input, SagaKey};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Definitions, OperateError, Orchestrator, OrchestratorError, OrchestratorHandle, OrchestratorOptions};
+use super::{
+    Definitions, GROUP, OperateError, Orchestrator, OrchestratorError, OrchestratorHandle, OrchestratorOptions,
+};
 use crate::bus::{Assignment, BusError, Membership, Subscription};
 use crate::delivery::pause;
 use crate::participant::LoopContext;
 use crate::store::{SagaRow, SagaStore};
-
-/// The consumer group.
-const GROUP: &str = "orchestrator";
 
 /// A partition that was taken over by somebody else, though the bus still says that it is ours, is claimed again after
 /// this long: by then the bus has noticed whoever was slow.

@@ -8,8 +8,9 @@ use saga_core::{Decision, Definition, Effect, Event, Input, Name, Op, Rejection,
 use saga_core::{decide, outstanding, replay, results};
 use tokio::sync::oneshot;
 
-use super::{OperateError, Orchestrator, OrchestratorError, Request};
+use super::{GROUP, OperateError, Orchestrator, OrchestratorError, Request};
 use crate::bus::{Delivery, Message};
+use crate::crash;
 use crate::delivery::{dead_letter, pause, publish};
 use crate::store::{CommitError, SagaRow, StoreError, Transition, Written};
 use crate::wire::{self, Inbound, Poison};
@@ -222,7 +223,11 @@ impl Orchestrator {
             return Ok(Vec::new());
         }
         self.context.stats.commits.inc();
-        self.store.commit(self.owner, transitions).await
+        let ends = transitions.iter().any(|transition| transition.row.status.is_terminal());
+        crash::point(GROUP, "before_commit");
+        let written = self.store.commit(self.owner, transitions).await;
+        crash::point(GROUP, if ends { "ended" } else { "committed" });
+        written
     }
 
     fn decide_all(&mut self, items: &[Item], out: &mut Out) -> Round {

@@ -15,8 +15,8 @@ use toml::{Table, Value};
 const PREFIX: &str = "SAGA_";
 
 /// Variables that are not settings: for the command line and for tests.
-pub(super) const NOT_SETTINGS: [&str; 6] =
-    ["SAGA_CONFIG", "SAGA_ADMIN_TOKEN", "SAGA_ADMIN_URL", "SAGA_SHOP", "SAGA_BIN", "SAGA_EDGE_BIN"];
+pub(super) const NOT_SETTINGS: [&str; 7] =
+    ["SAGA_CONFIG", "SAGA_ADMIN_TOKEN", "SAGA_ADMIN_URL", "SAGA_SHOP", "SAGA_BIN", "SAGA_EDGE_BIN", "SAGA_CRASH_AT"];
 
 /// A configuration that is refused.
 #[derive(Debug, Error)]

@@ -129,9 +129,9 @@ impl Services {
         core.purchase(&mut backends, &shared, &mut parts).await?;
 
         let public = Router::new().nest("/api/v1", parts.api).merge(parts.well_known.clone());
-        let public = public.merge(core.health.router()).layer(Extension(shared.verifier.clone()));
+        let public = public.layer(Extension(shared.verifier.clone()));
         let internal = internal(config, parts.accounts.as_ref(), parts.products.as_ref()).await?;
-        let internal = internal.merge(parts.well_known).merge(core.health.router());
+        let internal = internal.merge(parts.well_known);
         let accounts: Option<Arc<dyn Accounts>> =
             parts.accounts.clone().map(|accounts| Arc::new(Registrar(accounts)) as Arc<dyn Accounts>);
         let state = AdminState {
@@ -141,7 +141,7 @@ impl Services {
             accounts,
             checking: Arc::default(),
         };
-        let admin = admin::router(parts.admin, state).merge(core.health.router());
+        let admin = admin::router(parts.admin, state);
         let routers = Routers { public, internal, admin };
         let topics = core.definitions.all().iter().flat_map(|definition| definition.topics()).collect();
         let open = backends.finish(shared.clock, topics, &core.loops, core.closing.clone());

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ const PROBES: [&str; 5] =
 /// The processes of a shop. Killed when dropped.
 pub struct City {
     pub config: Config,
+    servers: Servers,
     folder: TempDir,
     replicas: usize,
     processes: BTreeMap<(ServiceRole, usize), Child>,
@@ -52,9 +54,8 @@ fn ports() -> u16 {
 
 impl City {
     /// Databases, topics and ports of a new shop.
-    pub fn prepare(config: &mut Config) {
+    pub fn prepare(servers: &Servers, config: &mut Config) {
         static COUNT: AtomicU16 = AtomicU16::new(1);
-        let servers = Servers::get();
         let shop = format!("shop{}", COUNT.fetch_add(1, Ordering::Relaxed));
         for role in ALL {
             servers.sql("postgres", &format!("create database {shop}_{role} owner \"{role}\""));
@@ -68,12 +69,12 @@ impl City {
     }
 
     /// Starts so many processes of each service. When this answers, the edge reaches all of them.
-    pub async fn open(config: &Config, replicas: usize) -> Self {
+    pub async fn open(servers: &Servers, config: &Config, replicas: usize) -> Self {
         assert!((1..=MOST).contains(&replicas));
         let folder = TempDir::new().unwrap();
-        std::fs::write(folder.path().join("saga.toml"), toml::to_string(config).unwrap()).unwrap();
-        let processes = BTreeMap::new();
-        let mut city = Self { config: config.clone(), folder, replicas, processes, proxy: None };
+        let (servers, processes) = (servers.clone(), BTreeMap::new());
+        let mut city = Self { config: config.clone(), servers, folder, replicas, processes, proxy: None };
+        city.write_settings();
         let migrated = city.saga().arg("migrate").stdout(Stdio::null()).status().unwrap();
         assert!(migrated.success(), "saga migrate");
         for role in ALL {
@@ -86,9 +87,18 @@ impl City {
         city
     }
 
+    /// Gives the processes that start from now on the settings in `config`.
+    pub fn write_settings(&self) {
+        self.file("saga.toml", &toml::to_string(&self.config).unwrap());
+    }
+
     /// The binary with this shop's settings.
     pub fn saga(&self) -> Command {
-        let mut command = Command::new(binary());
+        self.command(binary())
+    }
+
+    fn command(&self, program: PathBuf) -> Command {
+        let mut command = Command::new(program);
         command.arg("--config").arg(self.folder.path().join("saga.toml"));
         command.env("SAGA_ADMIN_TOKEN", TOKEN).stdin(Stdio::null());
         command
@@ -104,19 +114,47 @@ impl City {
     }
 
     pub fn start(&mut self, role: ServiceRole, replica: usize) {
+        let command = self.serve(role, replica, binary());
+        self.spawn(role, replica, command);
+    }
+
+    /// Starts a process that dies when it comes to a place in its code (see `saga_runtime::crash`).
+    pub fn start_to_die(&mut self, role: ServiceRole, replica: usize, place: &str) {
+        let mut command = self.serve(role, replica, env!("CARGO_BIN_EXE_saga").into());
+        command.env("SAGA_CRASH_AT", format!("{role}.{place}"));
+        self.spawn(role, replica, command);
+    }
+
+    /// Waits until a process has died by itself. `false`: it did not.
+    pub async fn dies(&mut self, role: ServiceRole, replica: usize, within: Duration) -> bool {
+        let limit = Instant::now() + within;
+        let child = self.processes.get_mut(&(role, replica)).unwrap();
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() > limit {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.processes.remove(&(role, replica));
+        true
+    }
+
+    fn serve(&self, role: ServiceRole, replica: usize, program: PathBuf) -> Command {
         let log = File::options().create(true).append(true).open(self.log_path(role, replica)).unwrap();
         let internal = self.internal();
-        let child = self
-            .saga()
+        let mut command = self.command(program);
+        command
             .args(["serve", role.as_str(), "--listen", &format!("127.0.0.1:{}", self.port(role, replica))])
             .env("SAGA_NODE", node(role, replica).to_string())
             .env("SAGA_PEERS__ACCOUNT", &internal)
             .env("SAGA_PEERS__PRODUCT", &internal)
             .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.processes.insert((role, replica), child);
+            .stderr(log);
+        command
+    }
+
+    fn spawn(&mut self, role: ServiceRole, replica: usize, mut command: Command) {
+        self.processes.insert((role, replica), command.spawn().unwrap());
     }
 
     fn start_edge(&mut self) {
@@ -158,7 +196,7 @@ impl City {
 
     /// Waits until one process is ready.
     pub async fn process_ready(&mut self, role: ServiceRole, replica: usize) {
-        let place = Person::at(&format!("http://127.0.0.1:{}", self.port(role, replica)));
+        let place = Person::at(&self.address(role, replica));
         let limit = Instant::now() + PATIENCE;
         loop {
             if place.try_get("/readyz").await.is_some_and(|answer| answer.status.is_success()) {
@@ -172,7 +210,20 @@ impl City {
         }
     }
 
-    fn log_path(&self, role: ServiceRole, replica: usize) -> std::path::PathBuf {
+    /// A file of this shop's.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Asks a service's database.
+    pub fn sql(&self, service: &str, statement: &str) -> String {
+        let shop = self.config.bus.prefix.trim_end_matches('-');
+        self.servers.sql(&format!("{shop}_{service}"), statement)
+    }
+
+    fn log_path(&self, role: ServiceRole, replica: usize) -> PathBuf {
         self.folder.path().join(format!("{role}-{replica}.log"))
     }
 
@@ -231,6 +282,11 @@ impl City {
 
     pub fn internal(&self) -> String {
         format!("http://127.0.0.1:{}", self.base() + 1)
+    }
+
+    /// A process's HTTP.
+    pub fn address(&self, role: ServiceRole, replica: usize) -> String {
+        format!("http://127.0.0.1:{}", self.port(role, replica))
     }
 
     /// A process's gRPC.

@@ -3,6 +3,7 @@
 use saga::config::Config;
 
 use crate::city::{City, TOKEN};
+use crate::servers::Servers;
 
 /// A shop that is running.
 pub struct Home(City);
@@ -13,11 +14,11 @@ impl Home {
 
     /// What settings need to be this shop's, before its first start: databases, topics and ports of its own.
     pub async fn prepare(config: &mut Config) {
-        City::prepare(config);
+        City::prepare(Servers::shared(), config);
     }
 
     pub async fn open(config: &Config) -> Self {
-        Self(City::open(config, 1).await)
+        Self(City::open(Servers::shared(), config, 1).await)
     }
 
     pub async fn stop(mut self) {

@@ -10,6 +10,8 @@ mod abuse;
 #[path = "../e2e/binary/process.rs"]
 mod binary;
 mod city;
+mod crashes;
+mod faults;
 mod home;
 #[path = "../e2e/internal.rs"]
 mod internal;
@@ -22,3 +24,4 @@ mod roles;
 mod servers;
 #[path = "../e2e/town.rs"]
 mod town;
+mod traffic;

@@ -1,10 +1,11 @@
-//! PostgreSQL, Kafka and Redis for the tests of this binary: `deploy/stack` in a folder of its own, started at the first
-//! call and wiped when this process ends, however it ends.
+//! PostgreSQL, Kafka and Redis for the tests of this binary: `deploy/stack` in a folder of its own, wiped when this
+//! process ends, however it ends. Most tests share one; those that stop servers have their own.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, OnceLock};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/stack");
 
@@ -13,8 +14,9 @@ const PORTS: std::ops::Range<u16> = 200..220;
 
 /// Where so many ports are free that no other stack is there, also not one that is just being taken down.
 fn free() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let mut bases = PORTS.map(|hundred| hundred * 100);
+    let mut bases = PORTS.map(|_| (PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % 20) * 100);
     let base = bases.find(|base| (0..20).all(|n| is_free(base + n) && is_free(base + 10_000 + n)));
     base.expect("a place for the servers' ports")
 }
@@ -30,38 +32,54 @@ cat >/dev/null
 "$1" wipe
 "#;
 
-/// The running servers.
-pub struct Servers {
+/// The running servers. Cheap to clone; the last one takes them down.
+#[derive(Clone)]
+pub struct Servers(Arc<Inner>);
+
+struct Inner {
     port: u16,
     folder: String,
-    _watch: Child,
+    watch: Child,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        drop(self.watch.stdin.take());
+        drop(self.watch.wait());
+    }
 }
 
 impl Servers {
-    /// Starts them, once.
-    pub fn get() -> &'static Self {
+    /// Those that all tests share, which nobody stops.
+    pub fn shared() -> &'static Self {
         static SERVERS: OnceLock<Option<Servers>> = OnceLock::new();
-        let servers = SERVERS.get_or_init(|| {
-            let port = free();
-            let mut watch = Command::new("bash")
-                .args(["-c", WATCH, "bash", SCRIPT])
-                .env("STACK_PORT", port.to_string())
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            let mut folder = String::new();
-            BufReader::new(watch.stdout.take().unwrap()).read_line(&mut folder).unwrap();
-            let folder = folder.trim().to_owned();
-            (!folder.is_empty()).then_some(Self { port, folder, _watch: watch })
-        });
-        servers.as_ref().expect("the stack starts; what it said stands above")
+        SERVERS.get_or_init(Self::try_start).as_ref().expect("the stack starts; what it said stands above")
+    }
+
+    /// Servers of one's own.
+    pub fn start() -> Self {
+        Self::try_start().expect("the stack starts; what it said stands above")
+    }
+
+    fn try_start() -> Option<Self> {
+        let port = free();
+        let mut watch = Command::new("bash")
+            .args(["-c", WATCH, "bash", SCRIPT])
+            .env("STACK_PORT", port.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut folder = String::new();
+        BufReader::new(watch.stdout.take().unwrap()).read_line(&mut folder).unwrap();
+        let folder = folder.trim().to_owned();
+        (!folder.is_empty()).then(|| Self(Arc::new(Inner { port, folder, watch })))
     }
 
     /// `deploy/stack VERB …` on these servers.
     pub fn stack(&self, args: &[&str]) {
         let mut command = Command::new(SCRIPT);
-        command.args(args).env("STACK_DIR", &self.folder).env("STACK_PORT", self.port.to_string());
+        command.args(args).env("STACK_DIR", &self.0.folder).env("STACK_PORT", self.0.port.to_string());
         // What it starts outlives it and would keep a pipe open.
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
         assert!(status.success(), "deploy/stack {args:?}");
@@ -69,17 +87,17 @@ impl Servers {
 
     /// The database of a service in a shop.
     pub fn store(&self, shop: &str) -> String {
-        format!("postgres://{{service}}@127.0.0.1:{}/{shop}_{{service}}", self.port)
+        format!("postgres://{{service}}@127.0.0.1:{}/{shop}_{{service}}", self.0.port)
     }
 
     pub fn brokers(&self) -> String {
-        format!("kafka://127.0.0.1:{}", self.port + 1)
+        format!("kafka://127.0.0.1:{}", self.0.port + 1)
     }
 
     /// Runs a statement as the owner of the server.
     pub fn sql(&self, database: &str, statement: &str) -> String {
         let psql = Command::new("psql")
-            .args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "stack"])
+            .args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", &self.0.port.to_string(), "-U", "stack"])
             .args(["-d", database, "-c", statement])
             .output()
             .unwrap();

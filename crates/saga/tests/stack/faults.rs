@@ -1,0 +1,178 @@
+//! Servers that fail under a running shop, and messages that should not be.
+
+use bytes::Bytes;
+use saga::up::roles::ServiceRole;
+use saga_adapters::kafka::{KafkaBus, Options};
+use saga_core::Name;
+use saga_runtime::bus::{Bus as _, Message};
+use serde_json::json;
+
+use crate::city::City;
+use crate::servers::Servers;
+use crate::town::{Person, eventually};
+use crate::traffic::{Load, MIX, accepted, balanced, city, city_on};
+
+fn bus(city: &City) -> KafkaBus {
+    let brokers = city.config.bus.url.trim_start_matches("kafka://");
+    KafkaBus::new(Options { prefix: city.config.bus.prefix.clone(), ..Options::new(brokers, "test") }).unwrap()
+}
+
+fn topics() -> Vec<Name> {
+    contracts::topics::ALL.iter().map(|name| Name::new(*name)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m01_m21_every_message_there_ever_was_is_delivered_again() {
+    let mut city = city(1, |_| {}).await;
+    Load::start(&city, &["--clients", "4", "--count", "300", "--mix", MIX]).end();
+    let before = balanced(&city).await;
+    city.kill_all();
+    let bus = bus(&city);
+    for group in ["orchestrator", "product", "order", "payment"] {
+        eventually("the group is empty", || async { bus.rewind(group, &topics()).await.ok() }).await;
+    }
+    for role in saga::up::roles::ALL {
+        city.start(role, 0);
+    }
+    city.ready().await;
+    let waiting = |group| {
+        let bus = bus.clone();
+        async move {
+            let lag = bus.lag(group, &topics()).await.unwrap();
+            lag.partitions.iter().filter(|p| p.committed.is_some()).map(|p| p.lag).sum::<u64>()
+        }
+    };
+    for group in ["orchestrator", "product", "order", "payment"] {
+        eventually("everything is read again", || async { (waiting(group).await == 0).then_some(()) }).await;
+    }
+    let after = balanced(&city).await;
+    assert_eq!((&before["completed"], &before["compensated"]), (&after["completed"], &after["compensated"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m07_poison_on_every_topic_is_a_dead_letter_and_blocks_nothing() {
+    let city = city(1, |_| {}).await;
+    let bus = bus(&city);
+    // What customers are told is not parsed by a loop that keeps letters.
+    let inbound: Vec<Name> = topics().into_iter().filter(|t| *t != contracts::topics::PURCHASE_RESULT).collect();
+    for topic in &inbound {
+        let garbage = [&b"{\"half\":"[..], b"", b"\x00\xff", b"[1,2,3]"];
+        let message = |payload: &&'static [u8]| Message {
+            topic: topic.clone(),
+            key: Bytes::from_static(b"7"),
+            headers: vec![("ce_type".into(), Bytes::from_static(b"saga.command.v1"))],
+            payload: Bytes::from_static(payload),
+        };
+        bus.publish(garbage.iter().map(message).collect()).await.unwrap();
+    }
+    let operators = city.operators();
+    eventually("every topic has its letters", || async {
+        let listed = operators.get("/admin/dlq").await.unwrap();
+        let items = listed["items"].as_array().unwrap();
+        let all = items.len() == inbound.len() && items.iter().all(|item| item["count"] == 4);
+        all.then_some(())
+    })
+    .await;
+    let letters = operators.get("/admin/dlq/reply").await.unwrap();
+    assert!(!letters["items"][0]["reason"].as_str().unwrap().is_empty(), "{letters}");
+    // Sent again they die again, once.
+    let redriven = operators.post("/admin/dlq/reply/redrive", &json!({ "reason": "a test" })).await.unwrap();
+    assert_eq!(redriven["redriven"], 4);
+    eventually("they are back", || async {
+        let letters = operators.get("/admin/dlq/reply").await.unwrap();
+        (letters["items"].as_array().unwrap().len() == 4).then_some(())
+    })
+    .await;
+    Load::start(&city, &["--clients", "4", "--count", "50", "--mix", MIX]).end();
+    balanced(&city).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d01_d02_the_database_is_restarted_under_load() {
+    let servers = Servers::start();
+    let city = city_on(&servers, 1, |_| {}).await;
+    let load = Load::start(&city, &["--clients", "4", "--rate", "60", "--duration", "15s", "--mix", MIX]);
+    // Orderly; as `-m immediate` does; orderly again.
+    for (at, how) in [(60, "INT"), (150, "QUIT"), (240, "INT")] {
+        accepted(&city, at).await;
+        servers.stack(&["kill", "postgres", how]);
+        servers.stack(&["wait", "postgres"]);
+        servers.stack(&["start", "postgres"]);
+    }
+    load.end();
+    balanced(&city).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m15_the_broker_is_restarted_under_load() {
+    let servers = Servers::start();
+    let city = city_on(&servers, 1, |_| {}).await;
+    let load = Load::start(&city, &["--clients", "4", "--rate", "60", "--duration", "15s", "--mix", MIX]);
+    accepted(&city, 100).await;
+    for verb in [&["stop", "kafka"][..], &["start", "kafka"]] {
+        servers.stack(verb);
+    }
+    accepted(&city, 400).await;
+    servers.stack(&["kill", "kafka"]);
+    servers.stack(&["start", "kafka"]);
+    load.end();
+    balanced(&city).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o02_a_process_that_waits_for_its_database_says_so_and_goes_on_by_itself() {
+    let servers = Servers::start();
+    let mut city = city_on(&servers, 1, |_| {}).await;
+    city.kill(ServiceRole::Order, 0);
+    servers.stack(&["stop", "postgres"]);
+    city.start(ServiceRole::Order, 0);
+    let order = Person::at(&city.address(ServiceRole::Order, 0));
+    eventually("it says what it waits for", || async {
+        let answer = order.try_get("/readyz?verbose").await?;
+        let said = String::from_utf8_lossy(&answer.body).into_owned();
+        (answer.status.as_u16() == 503 && said.contains("database order")).then_some(())
+    })
+    .await;
+    assert_eq!(order.try_get("/livez").await.unwrap().status.as_u16(), 200, "o03: it is alive");
+    servers.stack(&["start", "postgres"]);
+    city.process_ready(ServiceRole::Order, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m18_a_topic_that_is_missing_is_named() {
+    let mut city = city(1, |_| {}).await;
+    city.kill_all();
+    // The same shop with topics of another name, which nobody made.
+    city.config.bus.prefix = "nobody-made-these-".to_owned();
+    city.write_settings();
+    city.start(ServiceRole::Order, 0);
+    let order = Person::at(&city.address(ServiceRole::Order, 0));
+    eventually("it says what is missing", || async {
+        let answer = order.try_get("/readyz?verbose").await?;
+        let said = String::from_utf8_lossy(&answer.body).into_owned();
+        (answer.status.as_u16() == 503 && said.contains("saga migrate")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_healed_by_waiting_ends_a_start_at_once() {
+    let city = city(1, |_| {}).await;
+    for (key, value, named) in [
+        ("SAGA_STORES__URL", "mysql://db/shop", "stores.url"),
+        ("SAGA_STORES__URL", "postgres://nobody@127.0.0.1:1/x?sslmode=require", "sslmode"),
+        ("SAGA_BUS__URL", "amqp://here", "bus.url"),
+        ("SAGA_CACHE__URL", "memcached://here", "cache.url"),
+        ("SAGA_STORES__ORDER", &wrong_owner(&city), "is the database of `payment`"),
+    ] {
+        let output = city.saga().args(["serve", "order", "--listen", "127.0.0.1:0"]).env(key, value).output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(named), "{key}={value}: {said}");
+    }
+}
+
+/// Another service's database, reached by its own role.
+fn wrong_owner(city: &City) -> String {
+    city.config.stores.url.replace("{service}", "payment")
+}
