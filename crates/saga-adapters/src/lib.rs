@@ -1,7 +1,8 @@
-//! The only crate that names brands: SQLite, and the in-process twins of broker, cache, filter and lock.
+//! The only crate that names brands: SQLite, Redis, and the in-process twins of broker, cache, filter and lock.
 //!
 //! **Architecture Invariant:** nothing is decided here. Each module implements a port of `saga_runtime` (or offers
 //! a database handle) and passes the conformance suite of that port, which other brands pass unchanged.
 
 pub mod inproc;
+pub mod redis;
 pub mod sqlite;

@@ -3,4 +3,5 @@
 
 pub mod client;
 pub mod conformance;
+pub mod redis;
 pub mod sim;
