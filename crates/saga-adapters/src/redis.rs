@@ -9,12 +9,14 @@
 mod breaker;
 mod cache;
 mod cluster;
+mod filter;
 mod lock;
 mod script;
 mod slot;
 
 pub use cache::{Layered, RedisCache};
 pub use cluster::{BadAddress, Cluster, Options, Stats};
+pub use filter::{FilterOptions, RedisFilter};
 pub use lock::RedisLock;
 
 use tokio::time::Instant;

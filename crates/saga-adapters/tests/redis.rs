@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use saga_adapters::inproc::InProcCache;
-use saga_adapters::redis::{Cluster, Layered, Options, RedisCache, RedisLock};
+use saga_adapters::redis::{Cluster, FilterOptions, Layered, Options, RedisCache, RedisFilter, RedisLock};
 use saga_runtime::SystemClock;
-use saga_runtime::cache::{Cache, Lock};
+use saga_runtime::cache::{Cache, Filter, Lock};
 use testkit::conformance::{Fixture, until};
 use testkit::redis::RedisCluster;
 use tokio::sync::OnceCell;
@@ -68,4 +68,15 @@ mod the_lock {
     }
 
     testkit::lock_conformance!(make);
+}
+
+mod the_filter {
+    use super::*;
+
+    async fn make() -> Fixture<Arc<dyn Filter>> {
+        let cluster = connected(servers().await, patient()).await;
+        Fixture::new(Arc::new(RedisFilter::new(cluster, &fresh("filter"), FilterOptions::default())))
+    }
+
+    testkit::filter_conformance!(make);
 }
