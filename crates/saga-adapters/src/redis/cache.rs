@@ -26,7 +26,8 @@ const PUT: &str = r"
 local known = redis.pcall('getrange', KEYS[1], 0, 20)
 if type(known) == 'string' and string.match(known, '^%d+[vt]$') and #known == 21 then
   local version = string.sub(known, 1, 20)
-  if version > ARGV[1] or (ARGV[2] == 't' and version == ARGV[1]) then return 0 end
+  local newer = version > ARGV[1] or (ARGV[2] == 't' and version == ARGV[1])
+  if newer and version <= '18446744073709551615' then return 0 end
 end
 redis.call('set', KEYS[1], ARGV[1] .. ARGV[2] .. ARGV[3], 'px', ARGV[4])
 return 1";

@@ -36,12 +36,15 @@ const TIMEOUTS_TO_REBUILD: u32 = 2;
 /// In a row: a server that fails over says so for a moment, and redis-rs finds the new one by itself.
 const ERRORS_TO_REBUILD: u32 = 10;
 
+/// Connecting is: greeting all nodes at a time (one may hang), asking one for the slots, greeting those not known yet.
+const STEPS_TO_CONNECT: u32 = 5;
+
 /// How a cluster is used.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// What one operation may take.
     pub timeout: Duration,
-    /// What connecting to the cluster may take.
+    /// What connecting to one node may take; all together, some times that.
     pub connect_timeout: Duration,
     /// Operations at a time; more are not waited for.
     pub concurrent: usize,
@@ -57,7 +60,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             timeout: Duration::from_millis(150),
-            connect_timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_millis(500),
             concurrent: 128,
             failures: 5,
             open_for: Duration::from_millis(500),
@@ -323,7 +326,7 @@ async fn watch(shared: Arc<Shared>) {
     let mut backoff = shortest;
     let mut connections = 0_u64;
     loop {
-        match timeout(shared.options.connect_timeout, shared.client.get_async_connection()).await {
+        match timeout(shared.options.connect_timeout * STEPS_TO_CONNECT, shared.client.get_async_connection()).await {
             Ok(Ok(connection)) => {
                 if connections > 0 {
                     shared.stats.rebuilds.fetch_add(1, Relaxed);

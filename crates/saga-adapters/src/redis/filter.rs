@@ -115,6 +115,15 @@ struct Building {
     sound: bool,
 }
 
+impl Local {
+    /// What is being built lacks something.
+    fn spoil(&mut self) {
+        if let Some(building) = self.building.as_mut() {
+            building.sound = false;
+        }
+    }
+}
+
 impl std::fmt::Debug for RedisFilter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RedisFilter").field("key", &self.shared.key).field("member", &self.shared.member).finish()
@@ -170,7 +179,10 @@ impl Filter for RedisFilter {
         let version = format!("{:016x}", super::nonce());
         self.shared.local.lock().building = Some(Building { version: version.clone(), sound: true });
         if !self.shared.start(&version, expected).await {
-            self.shared.spoil();
+            // It may have happened all the same: nobody is to wait for this version.
+            let mut local = self.shared.local.lock();
+            local.dirty = true;
+            local.spoil();
         }
     }
 
@@ -218,26 +230,20 @@ impl Shared {
             local.recent.pop_front();
         }
         local.recent.extend(ids.iter().map(|id| (now, *id)));
-        let dirty = local.dirty;
-        if let Some(building) = local.building.as_mut().filter(|_| dirty) {
-            building.sound = false;
+        if !local.dirty {
+            return false;
         }
-        // The lease is over by then, or will be before the add that made it dirty returns. This one must wait as well.
-        dirty && local.renewed.is_none_or(|at| now - at >= self.options.lease)
-    }
-
-    fn spoil(&self) {
-        if let Some(building) = self.local.lock().building.as_mut() {
-            building.sound = false;
-        }
+        local.spoil();
+        // While the lease runs it may be trusted: then this one must be added, or wait, as the one that failed does.
+        local.renewed.is_none_or(|at| now - at >= self.options.lease)
     }
 
     /// An add is not known to have happened: returns when nobody trusts the filter any more.
     async fn distrust(&self) {
-        self.spoil();
         let until = {
             let mut local = self.local.lock();
             local.dirty = true;
+            local.spoil();
             local.renewed.map(|at| at + self.options.lease)
         };
         while self.local.lock().dirty && until.is_some_and(|until| super::now() < until) {
@@ -308,9 +314,10 @@ impl Shared {
                 return None;
             }
             let sent = super::now();
-            local.renewed = Some(sent);
-            let ends = local.heard.map_or(0, |(time, at)| time + millis(sent - at) + millis(self.options.lease));
-            (ends, local.state.clone(), local.caught_up)
+            let ends = local.heard.map(|(time, at)| time + millis(sent - at) + millis(self.options.lease));
+            // The first one only joins: no lease runs yet.
+            local.renewed = ends.map(|_| sent);
+            (ends.unwrap_or_default(), local.state.clone(), local.caught_up)
         };
         let renewed = self.ask_renewal(ends, &state, caught_up).await?;
         let mut local = self.local.lock();

@@ -1,4 +1,4 @@
--- ARGV: id for a new state, member, lease's end ('0': only join), state known, seq caught up with, lease, time to join,
+-- ARGV: id for a new state, member, lease's end, state known, seq caught up with, lease, time to join,
 -- time to forget. Answers: now, state's id, seq, kind published, trusted, to be filled.
 begin_state(ARGV[1])
 local me = 'm:' .. ARGV[2]
@@ -10,8 +10,9 @@ for field, value in pairs(h) do
     forget('bld')
   end
 end
-local ends = ARGV[3] == '0' and string.format('%.0f', now) or ARGV[3]
-local seq = ARGV[4] == h.id and ARGV[5] or '0'
+-- Who has not met this state (nor its server's clock) only joins: its lease is over at once.
+local ends, seq = string.format('%.0f', now), '0'
+if ARGV[4] == h.id then ends, seq = ARGV[3], ARGV[5] end
 set({ [me] = ends .. ':' .. seq })
 if h.pub and not marked('pub', 'ready') then forget('pub') end
 if h.bld and not marked('bld', 'begun') then forget('bld') end
