@@ -407,7 +407,9 @@ mod faults {
         let log: Vec<Entry> = redis::cmd("SLOWLOG").arg("GET").arg(20).query_async(&mut admin).await.unwrap();
         for entry in log.into_iter().filter(|entry| is_check(&entry.3)) {
             let mut command = redis::Cmd::new();
-            entry.3.iter().for_each(|argument| drop(command.arg(argument)));
+            for argument in &entry.3 {
+                command.arg(argument);
+            }
             check = Some(command);
         }
         servers.ask(master, "CONFIG SET slowlog-log-slower-than 10000").await.unwrap();

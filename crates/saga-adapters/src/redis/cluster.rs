@@ -81,7 +81,7 @@ pub struct Stats {
     pub hits: AtomicU64,
     /// Values not found.
     pub misses: AtomicU64,
-    /// Operations that the cluster answered with an error.
+    /// Operations that ended with an error.
     pub failures: AtomicU64,
     /// Operations that it did not answer in time.
     pub timeouts: AtomicU64,
@@ -118,7 +118,7 @@ struct Shared {
 struct Suspicion {
     timeouts: AtomicU32,
     errors: AtomicU32,
-    /// Where the last timeout was: only an answer from there clears it.
+    /// Where the last failure was: only an answer from there clears it.
     part: AtomicU8,
     raised: AtomicBool,
 }
@@ -233,7 +233,15 @@ impl Cluster {
                 shared.succeeded(part);
                 Answer::Of(value)
             }
-            Ok(Err(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => Answer::NoScript,
+            Ok(Err(error)) if answered(&error) => {
+                shared.succeeded(part);
+                if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) {
+                    return Answer::NoScript;
+                }
+                shared.stats.failures.fetch_add(1, Relaxed);
+                tracing::warn!(%error, "redis refused a command");
+                Answer::Unknown
+            }
             Ok(Err(error)) if !error.is_timeout() => {
                 shared.failed(part, &error);
                 Answer::Unknown
@@ -271,16 +279,15 @@ impl Shared {
         if let Some(breaker) = self.breaker(part) {
             breaker.succeeded();
         }
-        self.suspicion.errors.store(0, Relaxed);
         if u16::from(self.suspicion.part.load(Relaxed)) == part {
             self.suspicion.timeouts.store(0, Relaxed);
+            self.suspicion.errors.store(0, Relaxed);
         }
     }
 
     fn timed_out(&self, part: u16) {
         self.stats.timeouts.fetch_add(1, Relaxed);
         self.trip(part);
-        self.suspicion.part.store(u8::try_from(part).unwrap_or_default(), Relaxed);
         if self.suspicion.timeouts.fetch_add(1, Relaxed) + 1 >= TIMEOUTS_TO_REBUILD {
             self.raise("it does not answer in time");
         }
@@ -289,13 +296,14 @@ impl Shared {
     fn failed(&self, part: u16, error: &RedisError) {
         self.stats.failures.fetch_add(1, Relaxed);
         self.trip(part);
-        tracing::debug!(%error, "redis answered with an error");
+        tracing::debug!(%error, "redis is not reached");
         if self.suspicion.errors.fetch_add(1, Relaxed) + 1 >= ERRORS_TO_REBUILD {
             self.raise(&error.to_string());
         }
     }
 
     fn trip(&self, part: u16) {
+        self.suspicion.part.store(u8::try_from(part).unwrap_or_default(), Relaxed);
         if let Some(breaker) = self.breaker(part) {
             breaker.failed(self.millis(), self.options.failures, self.open_for());
         }
@@ -317,6 +325,18 @@ impl Shared {
         // Whoever was behind the old one: the new one is to be asked.
         self.breakers.iter().for_each(Breaker::succeeded);
     }
+}
+
+/// Errors by which the part's master says that it is well, and something else is not.
+fn answered(error: &RedisError) -> bool {
+    use ServerErrorKind::{CrossSlot, ExecAbort, NoPerm, NoScript, ResponseError};
+    matches!(
+        error.kind(),
+        ErrorKind::Server(ResponseError | ExecAbort | CrossSlot | NoPerm | NoScript)
+            | ErrorKind::Extension
+            | ErrorKind::UnexpectedReturnType
+            | ErrorKind::Parse
+    )
 }
 
 /// Connects, waits for a suspicion, and again. The old connection serves until there is a new one: two thirds of the
