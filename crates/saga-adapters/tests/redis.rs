@@ -1,4 +1,6 @@
 //! Cache, filter and lock on a real Redis cluster of six nodes, well and unwell.
+//!
+//! With `SAGA_REDIS_MODULE=…/redisbloom.so` the servers have `CF.*`, and the filter is a cuckoo filter.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 use std::sync::Arc;
@@ -209,6 +211,36 @@ mod the_shared_filter {
         assert!(one.may_contain(9).await, "forgotten together with what it may have missed");
         fill(&one, &[1]).await;
         assert!(denies(&one, 9).await);
+    }
+
+    #[tokio::test]
+    async fn an_add_that_fails_ends_the_trust_of_all_replicas_before_it_returns() {
+        let (servers, name) = (servers().await, fresh("revoked"));
+        // One that can be cut off alone: by what its user may do.
+        let user = name.trim_end_matches(':');
+        let everywhere = async |rule: &str| {
+            for node in 0..testkit::redis::NODES {
+                servers.ask(node, &format!("ACL SETUSER {user} {rule}")).await.unwrap();
+            }
+        };
+        everywhere("on >secret ~* +@all").await;
+        let urls = servers.urls().into_iter().map(|url| url.replace("//", &format!("//{user}:secret@")));
+        let cluster = Cluster::connect(urls, patient()).unwrap();
+        let two = RedisFilter::new(cluster, &name, FilterOptions::default());
+        until("two to join", || async { !two.is_cut_off() }).await;
+        let one = replica(&name, FilterOptions::default()).await;
+        fill(&one, &[1]).await;
+        until("both to deny", || async { denies(&one, 9).await && denies(&two, 9).await }).await;
+        everywhere("-@all").await;
+        two.add(&[7]).await;
+        for filter in [&one, &two] {
+            assert!(filter.may_contain(7).await && filter.may_contain(9).await);
+        }
+        everywhere("+@all").await;
+        one.needs_filling().await;
+        fill(&one, &[1]).await;
+        until("both to deny", || async { denies(&one, 9).await && denies(&two, 9).await }).await;
+        assert!(one.may_contain(7).await && two.may_contain(7).await, "its row may not have been visible yet");
     }
 
     #[tokio::test]
@@ -456,7 +488,8 @@ mod faults {
         assert!(cluster.status().starts_with("not connected"), "{cluster:?}");
         servers.create().await;
         works(&cache, &filter, &lock).await;
-        assert!(cluster.status().starts_with("connected; filter: bitmap"), "{cluster:?}");
+        let kind = if std::env::var_os(testkit::redis::MODULE).is_some() { "cuckoo (CF.*)" } else { "bitmap" };
+        assert!(cluster.status().starts_with(&format!("connected; filter: {kind}")), "{cluster:?}");
     }
 
     #[tokio::test]

@@ -21,6 +21,9 @@ pub const NODES: usize = 6;
 /// After this long without an answer a node counts as failing; an election takes about a second more.
 pub const NODE_TIMEOUT: Duration = Duration::from_millis(1500);
 
+/// Names a module that the nodes load, if it is set: with RedisBloom (`redisbloom.so`) they have `CF.*`.
+pub const MODULE: &str = "SAGA_REDIS_MODULE";
+
 /// Longer than a living node takes, also on a busy machine.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -211,6 +214,9 @@ fn spawn(folder: &Path, (port, bus): (u16, u16)) -> Child {
     command.args(["--cluster-node-timeout", &NODE_TIMEOUT.as_millis().to_string()]);
     // As in production: a shard that is gone does not take the others with it. No waiting for a second replica either.
     command.args(["--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"]);
+    if let Some(module) = std::env::var_os(MODULE) {
+        command.arg("--loadmodule").arg(module);
+    }
     command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null()).spawn().expect("redis-server is installed")
 }
 
