@@ -184,11 +184,12 @@ mod the_shared_filter {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_replica_without_a_sign_of_life_ends_the_trust_until_it_is_forgotten_and_the_filter_filled_again() {
         let name = fresh("mortal");
         let options = FilterOptions { forget: Duration::from_secs(2), ..FilterOptions::default() };
         let one = replica(&name, options.clone()).await;
+        fill(&one, &[1]).await;
         // In another runtime, which is gone at once: it takes leave of nobody.
         std::thread::spawn({
             let (urls, name, options) = (servers().await.urls(), name.clone(), options.clone());
@@ -196,16 +197,16 @@ mod the_shared_filter {
                 let runtime = tokio::runtime::Runtime::new().unwrap();
                 let filter = runtime.block_on(async {
                     let filter = RedisFilter::new(Cluster::connect(urls, patient()).unwrap(), &name, options);
-                    until("a sign", || async { !filter.is_cut_off() }).await;
+                    until("it to join", || async { !filter.is_cut_off() }).await;
+                    until("it to be in step", || denies(&filter, 9)).await;
                     filter
                 });
-                runtime.shutdown_background();
-                drop(filter);
+                std::mem::forget(filter);
+                runtime.shutdown_timeout(Duration::from_secs(1));
             }
         })
         .join()
         .unwrap();
-        fill(&one, &[1]).await;
         until("the lease to end", || async { one.may_contain(9).await }).await;
         tokio::time::timeout(Duration::from_secs(20), one.needs_filling()).await.unwrap();
         assert!(one.may_contain(9).await, "forgotten together with what it may have missed");
@@ -276,230 +277,19 @@ mod the_shared_filter {
         let filter = replica(&name, FilterOptions::default()).await;
         let state = format!("{{{name}}}:filter");
         let master = servers.master_of(&state).await;
-        filter.begin(2).await;
-        filter.add(&[1]).await;
-        let version = servers.ask(master, &format!("HGET {state} bld")).await.unwrap();
-        assert_eq!(servers.ask(master, &format!("DEL {state}:{version}")).await.unwrap(), "1");
-        filter.add(&[2]).await;
-        filter.ready().await;
-        assert!(filter.may_contain(1).await && filter.may_contain(9).await);
+        for adds_after in [true, false] {
+            filter.begin(2).await;
+            filter.add(&[1]).await;
+            let version = servers.ask(master, &format!("HGET {state} bld")).await.unwrap();
+            assert_eq!(servers.ask(master, &format!("DEL {state}:{version}")).await.unwrap(), "1");
+            if adds_after {
+                filter.add(&[2]).await;
+            }
+            filter.ready().await;
+            assert!(filter.may_contain(1).await && filter.may_contain(9).await);
+        }
     }
 }
 
-/// A cluster of their own, one test at a time; each leaves it whole.
-mod faults {
-    use std::time::Instant;
-
-    use tokio::sync::{Mutex, MutexGuard};
-
-    use super::*;
-
-    /// What an operation may take: its timeout, and what a busy machine adds.
-    const BOUND: Duration = Duration::from_millis(150 + 350);
-
-    async fn victims() -> MutexGuard<'static, RedisCluster> {
-        static VICTIMS: OnceCell<Mutex<RedisCluster>> = OnceCell::const_new();
-        let victims = VICTIMS.get_or_init(|| async { Mutex::new(RedisCluster::start().await) }).await.lock().await;
-        // Also after a test that failed.
-        victims.repair().await;
-        victims
-    }
-
-    /// Every port's operations, each within the bound; whether the cache gave what was set.
-    async fn ask_all(cache: &RedisCache, filter: &RedisFilter, lock: &RedisLock) -> bool {
-        let bounded = async |what: &str, started: Instant| {
-            let took = started.elapsed();
-            assert!(took < BOUND, "{what} took {took:?}");
-        };
-        let started = Instant::now();
-        cache.set("one", 1, Bytes::from_static(b"a"), LONG).await;
-        bounded("setting", started).await;
-        let started = Instant::now();
-        let found = cache.get("one").await;
-        bounded("getting", started).await;
-        let started = Instant::now();
-        assert!(filter.may_contain(1).await, "a wrong no");
-        bounded("filtering", started).await;
-        let started = Instant::now();
-        drop(lock.acquire("one", LONG, Duration::ZERO).await);
-        bounded("locking", started).await;
-        found.is_some()
-    }
-
-    /// All in one slot: one master's fate is theirs.
-    async fn adapters(servers: &RedisCluster) -> (Cluster, RedisCache, RedisFilter, RedisLock, String) {
-        let tag = fresh("fault");
-        let cluster = connected(servers, Options::default()).await;
-        let cache = RedisCache::new(cluster.clone(), &format!("{{{tag}}}:cache:"));
-        let filter = RedisFilter::new(cluster.clone(), &tag, FilterOptions::default());
-        let lock = RedisLock::new(cluster.clone(), &format!("{{{tag}}}:lock:"));
-        (cluster, cache, filter, lock, format!("{{{tag}}}:filter"))
-    }
-
-    async fn fill(filter: &RedisFilter, ids: &[u64]) {
-        filter.begin(ids.len() as u64).await;
-        filter.add(ids).await;
-        filter.ready().await;
-    }
-
-    /// Cache and filter work (again).
-    async fn works(cache: &RedisCache, filter: &RedisFilter, lock: &RedisLock) {
-        until("the cache to work", || ask_all(cache, filter, lock)).await;
-        until("the filter to work", || async {
-            fill(filter, &[1]).await;
-            !filter.may_contain(9).await
-        })
-        .await;
-        until("the lock to work", || async { lock.acquire("two", LONG, Duration::ZERO).await.is_some() }).await;
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn c01_the_master_of_a_key_is_killed() {
-        let servers = victims().await;
-        let (_cluster, cache, filter, lock, key) = adapters(&servers).await;
-        works(&cache, &filter, &lock).await;
-        let master = servers.master_of(&key).await;
-        servers.kill(master);
-        let killed = Instant::now();
-        while killed.elapsed() < Duration::from_secs(1) {
-            ask_all(&cache, &filter, &lock).await;
-        }
-        servers.master_other_than(&key, master).await;
-        // The replica has the ids, perhaps not all: it denies nothing.
-        for _ in 0..100 {
-            assert!(filter.may_contain(9).await, "the promoted replica is trusted");
-        }
-        works(&cache, &filter, &lock).await;
-        servers.repair().await;
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn c02_the_master_of_a_key_hangs() {
-        let servers = victims().await;
-        let (cluster, cache, filter, lock, key) = adapters(&servers).await;
-        works(&cache, &filter, &lock).await;
-        let (rebuilds, master) = (cluster.stats().rebuilds.load(Relaxed), servers.master_of(&key).await);
-        servers.hang(master);
-        let started = Instant::now();
-        filter.add(&[2]).await;
-        assert!(started.elapsed() < Duration::from_secs(1) + 2 * BOUND, "an add waits for one lease, once");
-        let started = Instant::now();
-        filter.add(&[3]).await;
-        assert!(started.elapsed() < BOUND);
-        until("the connection to be made anew", || async {
-            ask_all(&cache, &filter, &lock).await;
-            cluster.stats().rebuilds.load(Relaxed) > rebuilds
-        })
-        .await;
-        works(&cache, &filter, &lock).await;
-        let healed = started.elapsed();
-        assert!(healed < Duration::from_secs(15), "{healed:?}");
-        servers.resume(master);
-        servers.repair().await;
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_master_that_hung_and_was_replaced_denies_nothing_when_it_goes_on() {
-        let servers = victims().await;
-        let (_cluster, cache, filter, lock, key) = adapters(&servers).await;
-        works(&cache, &filter, &lock).await;
-        // Whoever still asks the old master: a client of it alone.
-        let master = servers.master_of(&key).await;
-        let old = servers.urls()[master].clone();
-        let mut straggler = redis::Client::open(old).unwrap().get_multiplexed_async_connection().await.unwrap();
-        let check = capture_check(&servers, master, &filter).await;
-        assert_eq!(check.query_async::<u8>(&mut straggler).await.unwrap(), 0, "it denies while it may");
-        servers.hang(master);
-        servers.master_other_than(&key, master).await;
-        servers.resume(master);
-        for _ in 0..50 {
-            match check.query_async::<u8>(&mut straggler).await {
-                Ok(answer) => assert_eq!(answer, 2, "a replaced master may not deny"),
-                // It has heard of its replacement.
-                Err(_) => break,
-            }
-        }
-        servers.repair().await;
-    }
-
-    /// The call by which the filter asks for id 9, as its server saw it.
-    async fn capture_check(servers: &RedisCluster, master: usize, filter: &RedisFilter) -> redis::Cmd {
-        servers.ask(master, "CONFIG SET slowlog-log-slower-than 0").await.unwrap();
-        let url = servers.urls()[master].clone();
-        let mut admin = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
-        type Entry = (u64, u64, u64, Vec<Vec<u8>>, String, String);
-        let mut check = None;
-        until("the call", || async {
-            assert!(!filter.may_contain(9).await);
-            let get = redis::cmd("SLOWLOG").arg("GET").arg(20).take();
-            let log: Vec<Entry> = get.query_async(&mut admin.clone()).await.unwrap();
-            log.iter().any(|entry| is_check(&entry.3))
-        })
-        .await;
-        let log: Vec<Entry> = redis::cmd("SLOWLOG").arg("GET").arg(20).query_async(&mut admin).await.unwrap();
-        for entry in log.into_iter().filter(|entry| is_check(&entry.3)) {
-            let mut command = redis::Cmd::new();
-            for argument in &entry.3 {
-                command.arg(argument);
-            }
-            check = Some(command);
-        }
-        servers.ask(master, "CONFIG SET slowlog-log-slower-than 10000").await.unwrap();
-        check.unwrap()
-    }
-
-    /// Three arguments, of which the last is an item.
-    fn is_check(call: &[Vec<u8>]) -> bool {
-        call.len() == 7 && call[0].eq_ignore_ascii_case(b"evalsha") && call[4] == b"1000" && call[6].len() == 8
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn c01_the_whole_cluster_goes_and_comes_back() {
-        let servers = victims().await;
-        let (cluster, cache, filter, lock, _) = adapters(&servers).await;
-        works(&cache, &filter, &lock).await;
-        (0..testkit::redis::NODES).for_each(|node| servers.kill(node));
-        let killed = Instant::now();
-        while killed.elapsed() < Duration::from_millis(1500) {
-            assert!(!ask_all(&cache, &filter, &lock).await);
-        }
-        let started = Instant::now();
-        for _ in 0..100 {
-            ask_all(&cache, &filter, &lock).await;
-        }
-        assert!(started.elapsed() < 4 * BOUND, "the breaker answers: {:?}", started.elapsed());
-        assert!(cluster.status().contains("do not answer") || cluster.status().starts_with("not"), "{cluster:?}");
-        servers.repair().await;
-        works(&cache, &filter, &lock).await;
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn c01_the_cluster_comes_after_the_service() {
-        let servers = RedisCluster::plan();
-        let cluster = Cluster::connect(servers.urls(), Options::default()).unwrap();
-        let cache = RedisCache::new(cluster.clone(), "");
-        let filter = RedisFilter::new(cluster.clone(), "late", FilterOptions::default());
-        let lock = RedisLock::new(cluster.clone(), "");
-        let started = Instant::now();
-        assert!(!ask_all(&cache, &filter, &lock).await);
-        fill(&filter, &[1]).await;
-        assert!(started.elapsed() < BOUND, "nothing is waited for");
-        assert!(filter.is_cut_off() && filter.may_contain(9).await);
-        assert!(cluster.status().starts_with("not connected"), "{cluster:?}");
-        servers.create().await;
-        works(&cache, &filter, &lock).await;
-        let kind = if std::env::var_os(testkit::redis::MODULE).is_some() { "cuckoo (CF.*)" } else { "bitmap" };
-        assert!(cluster.status().starts_with(&format!("connected; filter: {kind}")), "{cluster:?}");
-    }
-
-    #[tokio::test]
-    async fn more_operations_than_may_be_at_a_time_are_not_waited_for() {
-        let servers = victims().await;
-        let cluster = connected(&servers, Options { concurrent: 4, ..Options::default() }).await;
-        let cache = RedisCache::new(cluster.clone(), &fresh("many"));
-        let gets = (0..100).map(|_| cache.get("one"));
-        futures_util::future::join_all(gets).await;
-        assert!(cluster.stats().refused.load(Relaxed) >= 50, "{:?}", cluster.stats());
-        assert!(cluster.stats().misses.load(Relaxed) >= 4, "{:?}", cluster.stats());
-    }
-}
+#[path = "redis/faults.rs"]
+mod faults;

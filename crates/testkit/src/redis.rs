@@ -129,6 +129,18 @@ impl RedisCluster {
         self.master_of(key).await
     }
 
+    /// A replica takes its master's slots at once, and asks nobody.
+    pub async fn take_over(&self, master: usize) {
+        let of = format!("master_port:{}\r", self.ports[master].0);
+        for node in 0..NODES {
+            if self.ask(node, "INFO replication").await.is_some_and(|info| info.contains(&of)) {
+                self.ask(node, "CLUSTER FAILOVER TAKEOVER").await.unwrap();
+                return;
+            }
+        }
+        panic!("the master has no replica");
+    }
+
     /// Ends a node at once.
     pub fn kill(&self, node: usize) {
         if let Some(mut child) = self.nodes.lock()[node].take() {
