@@ -208,6 +208,9 @@ mod the_shared_filter {
         .join()
         .unwrap();
         until("the lease to end", || async { one.may_contain(9).await }).await;
+        let state = format!("{{{name}}}:filter");
+        let (servers, master) = (servers().await, servers().await.master_of(&state).await);
+        assert_ne!(servers.ask(master, &format!("HGET {state} pub")).await.unwrap(), "", "not forgotten yet");
         tokio::time::timeout(Duration::from_secs(20), one.needs_filling()).await.unwrap();
         assert!(one.may_contain(9).await, "forgotten together with what it may have missed");
         fill(&one, &[1]).await;
