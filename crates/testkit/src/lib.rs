@@ -5,4 +5,5 @@ pub mod client;
 pub mod conformance;
 pub mod kafka;
 pub mod postgres;
+pub mod redis;
 pub mod sim;

@@ -205,7 +205,10 @@ impl City {
             let ended = self.processes.get_mut(&(role, replica)).unwrap().try_wait().unwrap();
             let log = || self.log(role, replica);
             assert!(ended.is_none(), "{role} {replica} has ended: {}", log());
-            assert!(Instant::now() < limit, "{role} {replica} is not ready: {}", log());
+            if Instant::now() > limit {
+                let report = place.try_get("/readyz?verbose").await.map(|answer| answer.body);
+                panic!("{role} {replica} is not ready: {report:?} {}", log());
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -1,0 +1,2 @@
+-- ARGV: member.
+return redis.call('hdel', state, 'm:' .. ARGV[1])

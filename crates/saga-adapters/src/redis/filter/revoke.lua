@@ -1,0 +1,4 @@
+-- Nothing is published and nothing under construction.
+forget('pub')
+forget('bld')
+return 1
