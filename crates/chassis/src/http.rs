@@ -63,13 +63,18 @@ impl Default for HttpLimits {
 
 /// Adds what every route needs: the body limit, problems for unknown paths and methods, panics caught, headers set.
 pub fn finish(router: Router, limits: HttpLimits) -> Router {
-    router
-        .fallback(nothing_here)
-        .method_not_allowed_fallback(|| async {
-            Problem::new(Code::MethodNotAllowed, "this path does not take this method; see the Allow header")
-        })
-        .layer(from_fn(move |request, next| guard(limits, request, next)))
-        .layer(DefaultBodyLimit::max(limits.body))
+    guarded(refusing(router), limits)
+}
+
+/// Adds the problems for unknown paths and methods.
+pub fn refusing(router: Router) -> Router {
+    router.fallback(nothing_here).method_not_allowed_fallback(|| async {
+        Problem::new(Code::MethodNotAllowed, "this path does not take this method; see the Allow header")
+    })
+}
+
+fn guarded(router: Router, limits: HttpLimits) -> Router {
+    router.layer(from_fn(move |request, next| guard(limits, request, next))).layer(DefaultBodyLimit::max(limits.body))
 }
 
 /// A gRPC client reads the header, everybody else the problem.
@@ -106,6 +111,8 @@ async fn guard(limits: HttpLimits, request: Request, next: Next) -> Response {
     let mut response = plain_errors_as_problems(response);
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         *response.body_mut() = problem.to_json(Some(Occurrence { instance: &path, trace_id })).into();
+        // Of the body before.
+        response.headers_mut().remove(header::CONTENT_LENGTH);
     }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -116,7 +123,7 @@ async fn guard(limits: HttpLimits, request: Request, next: Next) -> Response {
     response
 }
 
-/// Serves until `stop`, then lets open requests end (at most `limits.drain`).
+/// Serves a router that is [`refusing`] until `stop`, then lets open requests end (at most `limits.drain`).
 #[expect(clippy::disallowed_methods, reason = "its connections are tracked by hyper-util's GracefulShutdown")]
 pub fn serve(
     listener: TcpListener,
@@ -124,7 +131,7 @@ pub fn serve(
     limits: HttpLimits,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send {
-    let router = finish(router, limits);
+    let router = guarded(router, limits);
     async move {
         let graceful = GracefulShutdown::new();
         let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(limits.connections));

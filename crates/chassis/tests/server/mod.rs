@@ -23,7 +23,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let done = tokio::spawn(serve(listener, router, limits, stop.clone()));
+        let done = tokio::spawn(serve(listener, chassis::http::refusing(router), limits, stop.clone()));
         Self { address, stop, done }
     }
 

@@ -26,6 +26,7 @@ impl Late {
     pub(super) fn routers(&self) -> [Router; 3] {
         self.slots.each_ref().map(|slot| {
             let slot = Arc::clone(slot);
+            // Not by a route: its parameters would be among those of the routes behind it.
             self.health.router().fallback(move |request| answer(Arc::clone(&slot), request))
         })
     }
@@ -35,7 +36,7 @@ impl Late {
         let Routers { public, internal, admin } = routers;
         for (slot, router) in self.slots.iter().zip([public, internal, admin]) {
             // Nobody else sets it.
-            _ = slot.set(router);
+            _ = slot.set(chassis::http::refusing(router));
         }
     }
 }
