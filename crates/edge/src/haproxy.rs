@@ -97,6 +97,8 @@ fn defaults(out: &mut Writer, table: &Table) {
         "mode http".to_owned(),
         "log global".to_owned(),
         "option dontlognull".to_owned(),
+        // What a service has said goes on at once: else an event waits up to 200 ms for company.
+        "option http-no-delay".to_owned(),
         // Without the query and without any header: both may carry what nobody should read.
         r#"log-format "%ci %HM %[var(txn.path)] %ST %B bytes %Ta ms to %b/%s %tsc, %rc retries, trace %[var(txn.trace)]""#
             .to_owned(),
