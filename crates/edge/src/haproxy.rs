@@ -308,7 +308,9 @@ fn backends(out: &mut Writer, table: &Table, layout: &Layout, service: &str) {
     };
     let public = |replica: &Replica| Some(replica.public.to_string());
     if answers {
-        let head = ["balance roundrobin", "option http-server-close", "http-reuse never", "retry-on conn-failure"];
+        // A customer's first write gets a connection of its own, the next ones the same again. It cannot be closed under
+        // them: a service that stops is not ready first, and a replica that is not ready gets nothing.
+        let head = ["balance roundrobin", "http-reuse safe", "retry-on conn-failure"];
         let head = head.map(str::to_owned).into_iter();
         out.section(&format!("backend {service}-write"), &head.chain(tracking(&public, "")).collect::<Vec<_>>());
     }

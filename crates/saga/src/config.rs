@@ -236,7 +236,7 @@ impl Default for Bus {
             url: IN_PROCESS.to_owned(),
             queue: 8_192,
             prefix: String::new(),
-            partitions: 6,
+            partitions: 2,
             replication: 1,
             retention_hours: 24,
             dead_letter_hours: 24 * 30,
