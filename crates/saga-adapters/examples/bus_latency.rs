@@ -1,5 +1,11 @@
 //! How long a record takes over a broker: `cargo run --release --example bus_latency host:port`.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, clippy::indexing_slicing, reason = "an example")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    reason = "an example"
+)]
 
 use std::time::Instant;
 
@@ -10,7 +16,11 @@ use saga_runtime::bus::{Bus as _, Message};
 #[tokio::main]
 async fn main() {
     let brokers = std::env::args().nth(1).expect("host:port of a broker");
-    let bus = KafkaBus::new(Options { prefix: format!("latency-{}-", std::process::id()), ..Options::new(brokers, "latency") }).unwrap();
+    let bus = KafkaBus::new(Options {
+        prefix: format!("latency-{}-", std::process::id()),
+        ..Options::new(brokers, "latency")
+    })
+    .unwrap();
     let topic = Name::new("there");
     let plan = TopicPlan { name: topic.clone(), partitions: 6, replication: 1, retention_ms: None };
     bus.create(&[plan]).await.unwrap();

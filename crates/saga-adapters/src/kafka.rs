@@ -34,6 +34,8 @@ pub struct Options {
     pub prefix: String,
     /// Shown in the broker's logs and metrics.
     pub client_id: String,
+    /// How long records wait for company on their way to a broker: fewer packets, and that much later at each hop.
+    pub linger: Duration,
     /// How long a record may wait for its acknowledgement.
     pub delivery_timeout: Duration,
     /// After how long without a heartbeat a member's partitions go to others.
@@ -49,6 +51,7 @@ impl Options {
             brokers: brokers.into(),
             prefix: String::new(),
             client_id: client_id.into(),
+            linger: Duration::ZERO,
             delivery_timeout: Duration::from_secs(30),
             session_timeout: Duration::from_secs(6),
             request_timeout: Duration::from_secs(5),

@@ -137,6 +137,8 @@ pub struct Bus {
     pub queue: usize,
     /// What the names of topics and groups begin with: several shops can share a cluster.
     pub prefix: String,
+    /// How long records wait for company on their way to a broker, in ms: fewer packets, and that much later at each hop.
+    pub linger_ms: u64,
     /// Partitions of the topics that `saga migrate` makes: the most replicas that share the work.
     pub partitions: u32,
     /// Copies of each record that `saga migrate` asks for.
@@ -236,6 +238,7 @@ impl Default for Bus {
             url: IN_PROCESS.to_owned(),
             queue: 8_192,
             prefix: String::new(),
+            linger_ms: 1,
             partitions: 2,
             replication: 1,
             retention_hours: 24,

@@ -123,8 +123,8 @@ fn create(options: &Options) -> Result<Client, BusError> {
         .set("acks", "all")
         .set("partitioner", "murmur2_random")
         .set("message.timeout.ms", options.delivery_timeout.as_millis().to_string())
-        // Batches are made by the loops; what waits here waits for the batch before it.
-        .set("linger.ms", "0")
+        // Batches are made by the loops; what waits longer waits for the batch before it.
+        .set("linger.ms", options.linger.as_millis().to_string())
         .set("queue.buffering.max.messages", "100000")
         .set("queue.buffering.max.kbytes", "65536")
         .create_with_context(Reports(options.clone()))

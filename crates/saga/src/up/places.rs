@@ -92,6 +92,7 @@ pub(crate) fn database(config: &Config, role: ServiceRole, url: &str) -> postgre
 pub(crate) fn bus(config: &Config, brokers: &str, client: &str) -> kafka::Options {
     kafka::Options {
         prefix: config.bus.prefix.clone(),
+        linger: Duration::from_millis(config.bus.linger_ms),
         session_timeout: Duration::from_millis(config.bus.session_timeout_ms),
         ..kafka::Options::new(brokers, client)
     }
