@@ -6,7 +6,7 @@ use crate::tree::{expect_none, paths, read, root, with_extension};
 
 /// What a reader is asked to read, at most.
 const LENGTHS: &[(&str, usize)] =
-    &[("README.md", 200), ("ARCHITECTURE.md", 300), ("CONTRIBUTING.md", 300), ("docs/glossary.md", 200)];
+    &[("README.md", 230), ("ARCHITECTURE.md", 300), ("CONTRIBUTING.md", 300), ("docs/glossary.md", 200)];
 
 #[test]
 fn documents_keep_to_their_length() {
