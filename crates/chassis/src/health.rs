@@ -12,24 +12,39 @@ use parking_lot::RwLock;
 
 /// The named conditions of a process. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<RwLock<BTreeMap<String, Result<(), String>>>>);
+pub struct Health(Arc<RwLock<BTreeMap<String, Part>>>);
+
+/// Of a part.
+#[derive(Clone, Debug)]
+enum Part {
+    /// Without it the process is not ready.
+    Condition(Result<(), String>),
+    /// Told, and nothing depends on it.
+    Note(String),
+}
 
 impl Health {
     /// Sets a condition: `Ok`, or why not.
     pub fn set(&self, name: &str, state: Result<(), String>) {
-        self.0.write().insert(name.to_owned(), state);
+        self.0.write().insert(name.to_owned(), Part::Condition(state));
+    }
+
+    /// Tells something that the process does not depend on.
+    pub fn note(&self, name: &str, text: String) {
+        self.0.write().insert(name.to_owned(), Part::Note(text));
     }
 
     /// Whether every condition is met.
     pub fn is_ready(&self) -> bool {
-        self.0.read().values().all(Result::is_ok)
+        !self.0.read().values().any(|state| matches!(state, Part::Condition(Err(_))))
     }
 
     /// Every condition, one a line.
     pub fn report(&self) -> String {
-        let line = |(name, state): (&String, &Result<(), String>)| match state {
-            Ok(()) => format!("[+] {name} ok\n"),
-            Err(why) => format!("[-] {name}: {why}\n"),
+        let line = |(name, state): (&String, &Part)| match state {
+            Part::Condition(Ok(())) => format!("[+] {name} ok\n"),
+            Part::Condition(Err(why)) => format!("[-] {name}: {why}\n"),
+            Part::Note(text) => format!("[i] {name}: {text}\n"),
         };
         self.0.read().iter().map(line).collect()
     }

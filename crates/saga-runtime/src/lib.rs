@@ -13,6 +13,7 @@ pub mod dead_letters;
 pub mod delivery;
 pub mod orchestrator;
 pub mod participant;
+pub mod read_through;
 pub mod stats;
 pub mod store;
 pub mod wire;
@@ -24,5 +25,6 @@ pub use orchestrator::{
     Definitions, GroupHandle, OperateError, Orchestrator, OrchestratorGroup, OrchestratorHandle, OrchestratorOptions,
 };
 pub use participant::{LoopContext, Participant, run_participant};
+pub use read_through::{Loaded, ReadThrough};
 pub use stats::Stats;
 pub use store::StoreError;

@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use chassis::auth::{AuthError, Claims, Identity, Role, Verifier};
 use chassis::ids::IdGen;
 use chassis::problem::{Code, Problem};
 use saga_core::Millis;
-use saga_runtime::{Clock, StoreError};
+use saga_runtime::{Clock, Loaded, ReadThrough, StoreError};
 
 use crate::Config;
 use crate::domain::{Delivery, NewAccount, Personal, Refresh, normalize_email};
@@ -37,6 +38,9 @@ pub struct Registration {
     pub delivery: Delivery,
 }
 
+/// How long a customer's details may be shown as they were, should nobody hear of a change.
+const CUSTOMER_TTL: Duration = Duration::from_secs(30);
+
 /// The use cases. Cheap to clone.
 #[derive(Clone)]
 pub struct Accounts {
@@ -48,6 +52,8 @@ pub struct Accounts {
     passwords: Passwords,
     failures: Failures,
     config: Arc<Config>,
+    personal: ReadThrough,
+    delivery: ReadThrough,
 }
 
 impl Accounts {
@@ -58,6 +64,7 @@ impl Accounts {
     pub async fn open(
         config: Config,
         store: Arc<dyn Store>,
+        cache: &ReadThrough,
         ids: Arc<IdGen>,
         clock: Arc<dyn Clock>,
         verifier: Verifier,
@@ -68,7 +75,9 @@ impl Accounts {
         let passwords = Passwords::new(&config);
         let failures = Failures::new(Arc::clone(&clock));
         let keys = Arc::new(ArcSwap::from_pointee(keys));
-        Ok(Self { store, ids, clock, keys, verifier, passwords, failures, config: Arc::new(config) })
+        let (personal, delivery) = (cache.of("personal", CUSTOMER_TTL), cache.of("delivery", CUSTOMER_TTL));
+        let config = Arc::new(config);
+        Ok(Self { store, ids, clock, keys, verifier, passwords, failures, config, personal, delivery })
     }
 
     /// The public keys, as a JWK set.
@@ -263,7 +272,13 @@ impl Accounts {
     /// # Errors
     /// `not_found` for a token of an account that is gone.
     pub async fn personal(&self, identity: Identity) -> Result<Personal, Problem> {
-        self.store.personal(identity.customer_id).await?.ok_or_else(gone)
+        // These rows have no version; the moment before the read stands for it.
+        let version = self.clock.now();
+        let find = async || {
+            let found = self.store.personal(identity.customer_id).await?;
+            Ok::<_, Problem>(found.map(|value| Loaded { value, version, keep: true }))
+        };
+        self.personal.get(identity.customer_id, find).await?.ok_or_else(gone)
     }
 
     /// Changes it.
@@ -273,7 +288,10 @@ impl Accounts {
     pub async fn set_personal(&self, identity: Identity, personal: Personal) -> Result<Personal, Problem> {
         let personal = Personal { email: normalize_email(&personal.email), ..personal };
         match self.store.set_personal(identity.customer_id, personal.clone()).await? {
-            true => Ok(personal),
+            true => {
+                self.personal.changed(identity.customer_id, self.clock.now() + 1).await;
+                Ok(personal)
+            }
             false => Err(Problem::new(Code::Conflict, "these details could not be stored; is the address another's?")),
         }
     }
@@ -283,7 +301,12 @@ impl Accounts {
     /// # Errors
     /// `not_found` for a token of an account that is gone.
     pub async fn delivery(&self, identity: Identity) -> Result<Delivery, Problem> {
-        self.store.delivery(identity.customer_id).await?.ok_or_else(gone)
+        let version = self.clock.now();
+        let find = async || {
+            let found = self.store.delivery(identity.customer_id).await?;
+            Ok::<_, Problem>(found.map(|value| Loaded { value, version, keep: true }))
+        };
+        self.delivery.get(identity.customer_id, find).await?.ok_or_else(gone)
     }
 
     /// Changes it.
@@ -292,6 +315,7 @@ impl Accounts {
     /// When the store cannot be used.
     pub async fn set_delivery(&self, identity: Identity, delivery: Delivery) -> Result<Delivery, Problem> {
         self.store.set_delivery(identity.customer_id, delivery.clone()).await?;
+        self.delivery.changed(identity.customer_id, self.clock.now() + 1).await;
         Ok(delivery)
     }
 }

@@ -2,9 +2,10 @@
 
 use chassis::auth::Role;
 use saga_core::Millis;
+use serde::{Deserialize, Serialize};
 
 /// A customer's name.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Personal {
     /// Given name.
     pub first_name: String,
@@ -15,7 +16,7 @@ pub struct Personal {
 }
 
 /// Where things are sent.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Delivery {
     /// Postal address.
     pub address: String,

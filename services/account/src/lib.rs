@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use chassis::auth::Verifier;
 use chassis::ids::IdGen;
-use saga_runtime::{Clock, StoreError};
+use saga_runtime::{Clock, ReadThrough, StoreError};
 use serde::{Deserialize, Serialize};
 
 pub use app::Accounts;
@@ -88,11 +88,12 @@ pub struct Service {
 pub async fn build(
     config: Config,
     store: Arc<dyn store::Store>,
+    cache: &ReadThrough,
     ids: Arc<IdGen>,
     clock: Arc<dyn Clock>,
     verifier: Verifier,
 ) -> Result<Service, StoreError> {
-    let accounts = Accounts::open(config, store, ids, clock, verifier).await?;
+    let accounts = Accounts::open(config, store, cache, ids, clock, verifier).await?;
     let (router, well_known) = (http::router(accounts.clone()), http::well_known(accounts.clone()));
     Ok(Service { router, well_known, accounts })
 }

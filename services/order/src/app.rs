@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chassis::problem::{Code, Problem};
+use saga_runtime::{Loaded, ReadThrough};
 use thiserror::Error;
 
-use crate::domain::Order;
+use crate::domain::{Order, Status};
 use crate::store::Store;
 
 /// A product's texts, as an order shows them.
@@ -53,12 +54,13 @@ pub struct OrderView {
 pub struct Orders {
     store: Arc<dyn Store>,
     catalogue: Arc<dyn Catalogue>,
+    cache: ReadThrough,
 }
 
 impl Orders {
     /// Over a store and the product service.
-    pub fn new(store: Arc<dyn Store>, catalogue: Arc<dyn Catalogue>) -> Self {
-        Self { store, catalogue }
+    pub fn new(store: Arc<dyn Store>, catalogue: Arc<dyn Catalogue>, cache: ReadThrough) -> Self {
+        Self { store, catalogue, cache }
     }
 
     /// A customer's own order.
@@ -66,7 +68,17 @@ impl Orders {
     /// # Errors
     /// `not_found` also for somebody else's; `dependency_unavailable`.
     pub async fn show(&self, id: u64, customer_id: u64) -> Result<OrderView, Problem> {
-        let order = self.store.find(id, customer_id).await?;
+        let find = async || {
+            let found = self.store.find(id, customer_id).await?;
+            // An order that is confirmed or cancelled stays so for ever: nobody has to tell the cache.
+            Ok::<_, Problem>(found.map(|order| Loaded {
+                keep: order.status != Status::Pending,
+                version: 1,
+                value: order,
+            }))
+        };
+        // The cache knows orders, not whose they are to be shown to.
+        let order = self.cache.get(id, find).await?.filter(|order| order.customer_id == customer_id);
         let order = order.ok_or_else(|| Problem::new(Code::NotFound, "there is no such order"))?;
         let mut views = self.describe(vec![order]).await?;
         views.pop().ok_or_else(|| Problem::new(Code::NotFound, "there is no such order"))

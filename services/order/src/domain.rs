@@ -63,7 +63,7 @@ impl<'de> Deserialize<'de> for Line {
 }
 
 /// An order.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Order {
     /// The purchase's id.
     pub id: u64,

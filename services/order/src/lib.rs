@@ -9,7 +9,7 @@ pub mod store;
 
 use std::sync::Arc;
 
-use saga_runtime::{Clock, Participant};
+use saga_runtime::{Clock, Participant, ReadThrough};
 use serde::{Deserialize, Serialize};
 
 pub use app::{Catalogue, CatalogueError, Orders, ProductDetails};
@@ -32,8 +32,13 @@ pub struct Service {
 }
 
 /// Builds the service.
-pub fn build(store: Arc<dyn store::Store>, catalogue: Arc<dyn Catalogue>, clock: Arc<dyn Clock>) -> Service {
-    let orders = Orders::new(Arc::clone(&store), catalogue);
+pub fn build(
+    store: Arc<dyn store::Store>,
+    catalogue: Arc<dyn Catalogue>,
+    cache: ReadThrough,
+    clock: Arc<dyn Clock>,
+) -> Service {
+    let orders = Orders::new(Arc::clone(&store), catalogue, cache);
     let participant = Arc::new(participant::OrderParticipant::new(store, clock));
     Service { router: http::router(orders.clone()), participant, orders }
 }

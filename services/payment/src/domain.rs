@@ -38,7 +38,7 @@ impl Status {
 }
 
 /// A payment.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Payment {
     /// The purchase's id.
     pub id: u64,

@@ -10,7 +10,7 @@ pub mod store;
 
 use std::sync::Arc;
 
-use saga_runtime::{Clock, Participant};
+use saga_runtime::{Clock, Participant, ReadThrough};
 use serde::{Deserialize, Serialize};
 
 pub use app::Payments;
@@ -37,8 +37,13 @@ pub struct Service {
 }
 
 /// Builds the service.
-pub fn build(store: Arc<dyn store::Store>, gateway: Arc<dyn Gateway>, clock: Arc<dyn Clock>) -> Service {
-    let payments = Payments::new(Arc::clone(&store));
+pub fn build(
+    store: Arc<dyn store::Store>,
+    gateway: Arc<dyn Gateway>,
+    cache: ReadThrough,
+    clock: Arc<dyn Clock>,
+) -> Service {
+    let payments = Payments::new(Arc::clone(&store), cache);
     let participant = Arc::new(participant::PaymentParticipant::new(store, gateway, clock));
     Service { router: http::router(payments.clone()), participant, payments }
 }

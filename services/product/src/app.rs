@@ -11,7 +11,7 @@ use chassis::problem::{Code, Problem};
 use quick_cache::sync::Cache;
 use saga_core::Millis;
 use saga_runtime::cache::Filter;
-use saga_runtime::{Clock, StoreError};
+use saga_runtime::{Clock, Loaded, ReadThrough, StoreError};
 
 use crate::Config;
 use crate::domain::{Category, Product, ProductChange};
@@ -29,10 +29,20 @@ struct Seen {
 pub struct Products {
     store: Arc<dyn Store>,
     filter: Arc<dyn Filter>,
+    cache: ReadThrough,
     ids: Arc<IdGen>,
     clock: Arc<dyn Clock>,
     seen: Arc<Cache<u64, Seen>>,
     config: Arc<Config>,
+}
+
+/// Which products may exist.
+pub struct Existence {
+    /// The filter.
+    pub filter: Arc<dyn Filter>,
+    /// Whether it is this process's own, to be filled at its start; else [`Products::fill_filter`] is called when the
+    /// filter needs it.
+    pub fill: bool,
 }
 
 /// What a new product needs.
@@ -58,17 +68,33 @@ pub struct NewProduct {
 const PAGE: u32 = 10_000;
 
 impl Products {
-    /// Puts the use cases together and fills the filter with the ids that exist.
+    /// Puts the use cases together.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn open(
         config: Config,
         store: Arc<dyn Store>,
-        filter: Arc<dyn Filter>,
+        existence: Existence,
+        cache: ReadThrough,
         ids: Arc<IdGen>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
+        let seen = Arc::new(Cache::new(config.cached_products.max(1)));
+        let Existence { filter, fill } = existence;
+        let products = Self { store, filter, cache, ids, clock, seen, config: Arc::new(config) };
+        if fill {
+            products.fill_filter().await?;
+        }
+        Ok(products)
+    }
+
+    /// Fills the filter with the ids that exist.
+    ///
+    /// # Errors
+    /// When the store cannot be read; until it is filled, everything may exist.
+    pub async fn fill_filter(&self) -> Result<(), StoreError> {
+        let Self { store, filter, config, .. } = self;
         filter.begin(config.filter_capacity).await;
         let mut after = None;
         loop {
@@ -80,8 +106,7 @@ impl Products {
             }
         }
         filter.ready().await;
-        let seen = Arc::new(Cache::new(config.cached_products.max(1)));
-        Ok(Self { store, filter, ids, clock, seen, config: Arc::new(config) })
+        Ok(())
     }
 
     /// Adds a category.
@@ -150,6 +175,7 @@ impl Products {
     pub async fn set_product(&self, id: u64, change: ProductChange) -> Result<Product, Problem> {
         let changed = self.store.set_product(id, change, self.clock.now()).await?.map_err(refused)?;
         self.seen.remove(&id);
+        self.cache.changed(id, changed.version).await;
         Ok(changed)
     }
 
@@ -160,7 +186,7 @@ impl Products {
     pub async fn product(&self, id: u64) -> Result<Arc<Product>, Problem> {
         let found = if self.filter.may_contain(id).await { self.store.products(vec![id]).await? } else { Vec::new() };
         let product = found.into_iter().next().ok_or_else(|| refused(Refused::NotFound))?;
-        Ok(self.remember(product, self.clock.now()))
+        Ok(self.remember(product, self.clock.now(), self.config.cache_ms))
     }
 
     /// Products, a second old at most, in the order of `ids`; those that do not exist are left out.
@@ -169,6 +195,8 @@ impl Products {
     /// When the store cannot be read.
     pub async fn products(&self, ids: &[u64]) -> Result<Vec<Arc<Product>>, StoreError> {
         let now = self.clock.now();
+        // Half of the age is the shared cache's, the other half ours: together no older than promised.
+        let age = if self.cache.is_some() { self.config.cache_ms / 2 } else { self.config.cache_ms };
         let mut found = Vec::with_capacity(ids.len());
         let mut missing = Vec::new();
         for id in ids {
@@ -182,13 +210,15 @@ impl Products {
         }
         let mut wanted = Vec::with_capacity(missing.len());
         for id in missing {
-            if self.filter.may_contain(id).await {
+            if let Some(product) = self.cache.peek::<Product>(id).await {
+                found.push(self.remember(product, now, age));
+            } else if self.filter.may_contain(id).await {
                 wanted.push(id);
             }
         }
         if !wanted.is_empty() {
-            for product in self.store.products(wanted).await? {
-                found.push(self.remember(product, now));
+            for product in self.load(wanted).await? {
+                found.push(self.remember(product, now, age));
             }
         }
         let place = |product: &Arc<Product>| ids.iter().position(|id| *id == product.id);
@@ -196,11 +226,27 @@ impl Products {
         Ok(found)
     }
 
-    fn remember(&self, product: Product, now: Millis) -> Arc<Product> {
+    /// From the database. Of many that miss one product at once, one reads.
+    async fn load(&self, wanted: Vec<u64>) -> Result<Vec<Product>, StoreError> {
+        let keep = |product: Product| Loaded { version: product.version, keep: true, value: product };
+        if let [id] = wanted[..] {
+            let load = async || Ok::<_, StoreError>(self.store.products(vec![id]).await?.into_iter().next().map(keep));
+            return Ok(self.cache.get(id, load).await?.into_iter().collect());
+        }
+        let products = self.store.products(wanted).await?;
+        if self.cache.is_some() {
+            for product in &products {
+                self.cache.put(product.id, &keep(product.clone())).await;
+            }
+        }
+        Ok(products)
+    }
+
+    fn remember(&self, product: Product, now: Millis, age: u64) -> Arc<Product> {
         let product = Arc::new(product);
         let newer = self.seen.get(&product.id).is_some_and(|seen| seen.product.version > product.version);
         if !newer {
-            let until = now + self.config.cache_ms;
+            let until = now + age;
             self.seen.insert(product.id, Seen { product: Arc::clone(&product), until });
         }
         product

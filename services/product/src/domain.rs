@@ -2,6 +2,7 @@
 
 use contracts::purchase::{PurchaseInput, PurchaseItem};
 use saga_core::protocol::Refusal;
+use serde::{Deserialize, Serialize};
 
 /// A category.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,7 +16,7 @@ pub struct Category {
 }
 
 /// A product.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Product {
     /// Its id.
     pub id: u64,

@@ -11,11 +11,10 @@ pub mod store;
 use std::sync::Arc;
 
 use chassis::ids::IdGen;
-use saga_runtime::cache::Filter;
-use saga_runtime::{Clock, Participant, StoreError};
+use saga_runtime::{Clock, Participant, ReadThrough, StoreError};
 use serde::{Deserialize, Serialize};
 
-pub use app::Products;
+pub use app::{Existence, Products};
 pub use store::postgres::{PG_SCHEMA, PgStore};
 pub use store::sqlite::{SCHEMA, SqliteStore};
 
@@ -56,11 +55,12 @@ pub struct Service {
 pub async fn build(
     config: Config,
     store: Arc<dyn store::Store>,
-    filter: Arc<dyn Filter>,
+    existence: Existence,
+    cache: ReadThrough,
     ids: Arc<IdGen>,
     clock: Arc<dyn Clock>,
 ) -> Result<Service, StoreError> {
-    let products = Products::open(config, Arc::clone(&store), filter, ids, Arc::clone(&clock)).await?;
+    let products = Products::open(config, Arc::clone(&store), existence, cache, ids, Arc::clone(&clock)).await?;
     let participant = Arc::new(participant::ProductParticipant::new(store, clock));
     Ok(Service { router: http::router(products.clone()), participant, products })
 }

@@ -6,18 +6,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use chassis::health::Health;
-use saga_adapters::inproc::{InProcBus, InProcFilter};
+use product::Existence;
+use saga_adapters::inproc::{InProcBus, InProcCache, InProcFilter};
 use saga_adapters::kafka::KafkaBus;
 use saga_adapters::postgres::saga_store::{self as pg_sagas, PgSagaStore};
 use saga_adapters::postgres::{Pg, dead_letters as pg_letters};
+use saga_adapters::redis::{self, Cluster, FilterOptions, Layered, RedisCache, RedisFilter, RedisLock};
 use saga_adapters::sqlite::dead_letters::{self, SqliteDeadLetters};
 use saga_adapters::sqlite::saga_store::{self, SqliteSagaStore};
 use saga_adapters::sqlite::{Db, Schema};
 use saga_core::Name;
-use saga_runtime::cache::Filter;
+use saga_runtime::cache::{Filter, Lock as _};
 use saga_runtime::dead_letters::{DeadLetterSink, DeadLetters};
 use saga_runtime::store::SagaStore;
-use saga_runtime::{Bus, Clock, Definitions};
+use saga_runtime::{Bus, Clock, Definitions, ReadThrough, SystemClock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,6 +30,13 @@ use crate::config::Config;
 
 /// How often servers are asked whether they are there.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Values of a service in this process's memory, and for how long: what another replica changed is seen after that.
+const IN_MEMORY: usize = 10_000;
+const SHORT: Duration = Duration::from_secs(1);
+/// How long values that do not change stay in Redis.
+const KEPT: Duration = Duration::from_secs(600);
+/// A replica that fills the filter for longer is taken for dead.
+const FILLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Opens what the roles of this process need, and remembers it for the shutdown.
 pub(crate) struct Backends<'a> {
@@ -44,6 +53,7 @@ pub(crate) struct Open {
     databases: Vec<(ServiceRole, Pg)>,
     in_process: Option<InProcBus>,
     kafka: Option<KafkaBus>,
+    redis: Option<Cluster>,
 }
 
 /// The bus.
@@ -166,13 +176,54 @@ impl<'a> Backends<'a> {
         self.open.in_process.as_ref()
     }
 
-    /// Which products may exist.
-    pub(crate) fn filter(&self) -> Arc<dyn Filter> {
-        match self.in_process() {
-            Some(_) => Arc::new(InProcFilter::default()),
-            // Others add products, too, and a filter of our own would deny them.
-            None => Arc::new(NoFilter),
+    /// The cluster, if caches are in Redis.
+    fn cluster(&mut self) -> anyhow::Result<Option<Cluster>> {
+        let Some(nodes) = places::nodes(self.config)? else { return Ok(None) };
+        if self.open.redis.is_none() {
+            let nodes = nodes.split(',').map(|node| format!("redis://{node}"));
+            self.open.redis = Some(Cluster::connect(nodes, redis::Options::default()).context("cache.url")?);
         }
+        Ok(self.open.redis.clone())
+    }
+
+    /// A service's names in the cluster: several shops can share one.
+    fn name(&self, service: &str) -> String {
+        format!("{}{service}", self.config.bus.prefix)
+    }
+
+    /// A service's reads past a cache that its replicas share; the database each time where there is none.
+    pub(crate) fn read_through(&mut self, service: &'static str) -> anyhow::Result<ReadThrough> {
+        let Some(cluster) = self.cluster()? else { return Ok(ReadThrough::none()) };
+        let l1 = InProcCache::new(IN_MEMORY, Arc::new(SystemClock));
+        let cache = Layered::new(l1, RedisCache::new(cluster.clone(), &self.name(service)), SHORT);
+        let lock = RedisLock::new(cluster, &self.name(service));
+        Ok(ReadThrough::new(Arc::new(cache), Arc::new(lock), service, KEPT))
+    }
+
+    /// The same for products, which the service itself keeps in memory.
+    pub(crate) fn quotes(&mut self, ttl: Duration) -> anyhow::Result<ReadThrough> {
+        let Some(cluster) = self.cluster()? else { return Ok(ReadThrough::none()) };
+        let cache = RedisCache::new(cluster.clone(), &self.name("product"));
+        let lock = RedisLock::new(cluster, &self.name("product"));
+        Ok(ReadThrough::new(Arc::new(cache), Arc::new(lock), "product", ttl))
+    }
+
+    /// Which products may exist; and, where the replicas share the filter, who fills it.
+    pub(crate) fn existence(&mut self) -> anyhow::Result<(Existence, Option<SharedFilter>)> {
+        if let Some(cluster) = self.cluster()? {
+            let name = self.name("product");
+            let member = Some(format!("product-{}", self.config.node));
+            let options = FilterOptions { member, ..FilterOptions::default() };
+            let filter = Arc::new(RedisFilter::new(cluster.clone(), &name, options));
+            let lock = RedisLock::new(cluster, &format!("{name}-filter"));
+            return Ok((Existence { filter: filter.clone(), fill: false }, Some(SharedFilter { filter, lock })));
+        }
+        let (filter, fill): (Arc<dyn Filter>, bool) = match self.in_process() {
+            Some(_) => (Arc::new(InProcFilter::default()), true),
+            // Others add products, too, and a filter of our own would deny them.
+            None => (Arc::new(NoFilter), false),
+        };
+        Ok((Existence { filter, fill }, None))
     }
 
     /// Hands over what is open, with somebody who looks whether it is still there.
@@ -188,6 +239,9 @@ impl<'a> Backends<'a> {
         for (role, database) in &open.databases {
             tasks.spawn(watch.clone().database(*role, database.clone()));
         }
+        if let Some(cluster) = &open.redis {
+            tasks.spawn(watch.clone().redis(cluster.clone()));
+        }
         if let Some(bus) = &open.kafka {
             tasks.spawn(watch.bus(bus.clone(), topics));
         }
@@ -201,14 +255,14 @@ struct Letters(Arc<dyn DeadLetters>, Arc<dyn DeadLetterSink>);
 impl Open {
     /// Waits until files are closed and groups are left.
     pub(crate) async fn close(self) {
-        let Self { files, databases, in_process, kafka } = self;
+        let Self { files, databases, in_process, kafka, redis } = self;
         if let Some(bus) = in_process {
             bus.close();
         }
         if let Some(bus) = kafka {
             bus.close().await;
         }
-        drop(databases);
+        drop((databases, redis));
         for file in files {
             file.close().await;
         }
@@ -252,10 +306,52 @@ impl Watch {
         }
     }
 
+    /// Only told: without it everything is answered from the databases.
+    async fn redis(self, cluster: Cluster) {
+        loop {
+            self.health.note("cache", cluster.status());
+            if !self.rest().await {
+                return;
+            }
+        }
+    }
+
     async fn rest(&self) -> bool {
         tokio::select! {
             () = self.stop.cancelled() => false,
             () = self.clock.sleep(LOOK_EVERY) => true,
+        }
+    }
+}
+
+/// A filter that the product service's replicas share.
+pub(crate) struct SharedFilter {
+    filter: Arc<RedisFilter>,
+    lock: RedisLock,
+}
+
+impl SharedFilter {
+    /// Fills it whenever that is needed, one replica at a time.
+    pub(crate) async fn keep_filled(self, products: product::Products, stop: CancellationToken) {
+        let Self { filter, lock } = self;
+        let clock = SystemClock;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = filter.needs_filling() => {}
+            }
+            if let Some(guard) = lock.acquire("fill", FILLED_WITHIN, Duration::ZERO).await {
+                match products.fill_filter().await {
+                    Ok(()) => tracing::info!(?filter, "the filter of products is filled"),
+                    Err(error) => tracing::warn!(%error, "the filter of products could not be filled; trying again"),
+                }
+                drop(guard);
+            }
+            // Another one is at it, or this one has just been.
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = clock.sleep(LOOK_EVERY) => {}
+            }
         }
     }
 }

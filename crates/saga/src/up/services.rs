@@ -16,7 +16,8 @@ use saga_adapters::inproc::InProcBus;
 use saga_core::Name;
 use saga_runtime::dead_letters::{self, DeadLetters};
 use saga_runtime::{
-    Clock, Definitions, LoopContext, LoopOptions, OrchestratorGroup, Participant, Stats, SystemClock, run_participant,
+    Clock, Definitions, LoopContext, LoopOptions, OrchestratorGroup, Participant, ReadThrough, Stats, SystemClock,
+    run_participant,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -115,13 +116,23 @@ impl Services {
         core.product(&mut backends, &shared, &mut parts).await?;
         if core.has(ServiceRole::Order) {
             let catalogue = core.catalogue(&parts)?;
-            let order = order::build(backends.order().await?, catalogue, Arc::clone(&shared.clock));
+            let order = order::build(
+                backends.order().await?,
+                catalogue,
+                backends.read_through("order")?,
+                Arc::clone(&shared.clock),
+            );
             parts.api = parts.api.merge(order.router);
             parts.participants.push(order.participant);
         }
         if core.has(ServiceRole::Payment) {
             let gateway = Arc::new(payment::Sandbox::new(config.payment.sandbox.clone(), Arc::clone(&shared.clock)));
-            let payment = payment::build(backends.payment().await?, gateway, Arc::clone(&shared.clock));
+            let payment = payment::build(
+                backends.payment().await?,
+                gateway,
+                backends.read_through("payment")?,
+                Arc::clone(&shared.clock),
+            );
             parts.api = parts.api.merge(payment.router);
             parts.participants.push(payment.participant);
         }
@@ -190,7 +201,15 @@ impl Core {
         }
         let (ids, clock) = (Arc::clone(&shared.ids), Arc::clone(&shared.clock));
         let store = backends.account().await?;
-        let account = account::build(self.config.account.clone(), store, ids, clock, shared.verifier.clone()).await?;
+        let account = account::build(
+            self.config.account.clone(),
+            store,
+            &backends.read_through("customer")?,
+            ids,
+            clock,
+            shared.verifier.clone(),
+        )
+        .await?;
         parts.api = std::mem::take(&mut parts.api).merge(account.router);
         parts.well_known = account.well_known;
         parts.accounts = Some(account.accounts);
@@ -203,7 +222,13 @@ impl Core {
         }
         let (ids, clock) = (Arc::clone(&shared.ids), Arc::clone(&shared.clock));
         let store = backends.product().await?;
-        let product = product::build(self.config.product.clone(), store, backends.filter(), ids, clock).await?;
+        let config = self.config.product.clone();
+        let cache = backends.quotes(Duration::from_millis(config.cache_ms / 2))?;
+        let (existence, shared_filter) = backends.existence()?;
+        let product = product::build(config, store, existence, cache, ids, clock).await?;
+        if let Some(shared_filter) = shared_filter {
+            self.loops.spawn(shared_filter.keep_filled(product.products.clone(), self.closing.clone()));
+        }
         parts.api = std::mem::take(&mut parts.api).merge(product.router);
         parts.participants.push(product.participant);
         parts.products = Some(product.products);
@@ -367,7 +392,7 @@ pub(crate) async fn create_account(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids = Arc::new(IdGen::new(0, Arc::clone(&clock)));
     let verifier = Verifier::new(&config.account.issuer, &config.account.audience, Arc::clone(&clock));
-    let service = account::build(config.account.clone(), store, ids, clock, verifier).await?;
+    let service = account::build(config.account.clone(), store, &ReadThrough::none(), ids, clock, verifier).await?;
     let created = Registrar(service.accounts).create(email.to_owned(), password, role).await;
     created.map_err(|problem| anyhow::anyhow!("{problem:?}"))
 }

@@ -63,6 +63,7 @@ impl City {
         config.stores.url = servers.store(&shop);
         config.stores.connections = 3;
         config.bus.url = servers.brokers();
+        config.cache.url = servers.nodes();
         config.bus.prefix = format!("{shop}-");
         config.bus.partitions = 2;
         config.listen.set_port(ports());

@@ -9,6 +9,7 @@
 mod abuse;
 #[path = "../e2e/binary/process.rs"]
 mod binary;
+mod caches;
 mod city;
 mod crashes;
 mod faults;

@@ -90,6 +90,20 @@ impl Servers {
         format!("postgres://{{service}}@127.0.0.1:{}/{shop}_{{service}}", self.0.port)
     }
 
+    pub fn nodes(&self) -> String {
+        let nodes: Vec<String> = (0..6).map(|n| format!("127.0.0.1:{}", self.0.port + 10 + n)).collect();
+        format!("redis+cluster://{}", nodes.join(","))
+    }
+
+    /// Forgets everything in every node of Redis.
+    pub fn flush(&self) {
+        for n in 0..6 {
+            let port = (self.0.port + 10 + n).to_string();
+            // A replica refuses; its master does it for it.
+            drop(Command::new("redis-cli").args(["-p", &port, "flushall"]).output());
+        }
+    }
+
     pub fn brokers(&self) -> String {
         format!("kafka://127.0.0.1:{}", self.0.port + 1)
     }

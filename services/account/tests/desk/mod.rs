@@ -15,7 +15,7 @@ use chassis::ids::IdGen;
 use http_body_util::BodyExt as _;
 use saga_adapters::sqlite::{Db, Options};
 use saga_core::Millis;
-use saga_runtime::Clock;
+use saga_runtime::{Clock, ReadThrough};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -94,7 +94,9 @@ impl Office {
         let store = Arc::new(SqliteStore::new(db.clone()));
         let verifier = Verifier::new(&config.issuer, &config.audience, clock.clone());
         let ids = Arc::new(IdGen::new(1, clock.clone()));
-        let service = account::build(config.clone(), store, ids, clock.clone(), verifier.clone()).await.unwrap();
+        let service = account::build(config.clone(), store, &ReadThrough::none(), ids, clock.clone(), verifier.clone())
+            .await
+            .unwrap();
         let router = Router::new().nest("/api/v1", service.router).merge(service.well_known);
         let router = router.layer(axum::Extension(verifier.clone()));
         Self { dir, clock, config, db, router, accounts: service.accounts, verifier }

@@ -14,7 +14,7 @@ use order::{Catalogue, CatalogueError, ProductDetails, SCHEMA, SqliteStore};
 use saga_adapters::sqlite::{Db, Durability, Options};
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Json, Op, SagaKey};
-use saga_runtime::Participant;
+use saga_runtime::{Participant, ReadThrough};
 use tempfile::TempDir;
 
 use testkit::client::{Answer, HandClock, ask, mounted};
@@ -63,7 +63,8 @@ impl Desk {
     fn at(dir: TempDir, clock: Arc<HandClock>) -> Self {
         let db = Db::open(&dir.path().join("order.db"), &SCHEMA, &Options::default()).unwrap();
         let shelf = Arc::new(Shelf::default());
-        let service = order::build(Arc::new(SqliteStore::new(db.clone())), shelf.clone(), clock.clone());
+        let service =
+            order::build(Arc::new(SqliteStore::new(db.clone())), shelf.clone(), ReadThrough::none(), clock.clone());
         let router = mounted(service.router, clock.clone());
         Self { dir, clock, shelf, db, router, participant: service.participant }
     }

@@ -15,7 +15,7 @@ use payment::{Gateway, SCHEMA, SqliteStore};
 use saga_adapters::sqlite::{Db, Durability, Options};
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Json, Op, SagaKey};
-use saga_runtime::{Clock, Participant};
+use saga_runtime::{Clock, Participant, ReadThrough};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
@@ -160,7 +160,8 @@ impl Desk {
 
     fn at(dir: TempDir, clock: Arc<HandClock>, bank: Arc<Bank>) -> Self {
         let db = Db::open(&dir.path().join("payment.db"), &SCHEMA, &Options::default()).unwrap();
-        let service = payment::build(Arc::new(SqliteStore::new(db.clone())), bank.clone(), clock.clone());
+        let service =
+            payment::build(Arc::new(SqliteStore::new(db.clone())), bank.clone(), ReadThrough::none(), clock.clone());
         let router = mounted(service.router, clock.clone());
         Self { dir, clock, bank, db, router, participant: service.participant }
     }
@@ -176,7 +177,7 @@ impl Desk {
     /// The same service behind another gateway.
     pub fn behind(&self, gateway: Arc<dyn Gateway>) -> Arc<dyn Participant> {
         let clock: Arc<dyn Clock> = self.clock.clone();
-        payment::build(Arc::new(SqliteStore::new(self.db.clone())), gateway, clock).participant
+        payment::build(Arc::new(SqliteStore::new(self.db.clone())), gateway, ReadThrough::none(), clock).participant
     }
 
     pub async fn get(&self, customer: u64, path: &str) -> Answer {

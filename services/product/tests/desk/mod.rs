@@ -8,12 +8,12 @@ use chassis::auth::Role;
 use chassis::ids::IdGen;
 use contracts::purchase::{PurchaseInput, PurchaseItem};
 use product::audit::{Movement, ProductStock};
-use product::{Config, Products, SCHEMA, SqliteStore};
+use product::{Config, Existence, Products, SCHEMA, SqliteStore};
 use saga_adapters::inproc::InProcFilter;
 use saga_adapters::sqlite::{Db, Durability, Options};
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Json, Op, SagaKey};
-use saga_runtime::Participant;
+use saga_runtime::{Participant, ReadThrough};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -40,7 +40,16 @@ impl Shop {
         let db = Db::open(&dir.path().join("product.db"), &SCHEMA, &Options::default()).unwrap();
         let (store, filter) = (Arc::new(SqliteStore::new(db.clone())), Arc::new(InProcFilter::default()));
         let ids = Arc::new(IdGen::new(1, clock.clone()));
-        let service = product::build(Config::default(), store, filter, ids, clock.clone()).await.unwrap();
+        let service = product::build(
+            Config::default(),
+            store,
+            Existence { filter, fill: true },
+            ReadThrough::none(),
+            ids,
+            clock.clone(),
+        )
+        .await
+        .unwrap();
         let router = mounted(service.router, clock.clone());
         Self { dir, clock, db, router, products: service.products, participant: service.participant }
     }

@@ -1,0 +1,123 @@
+//! Reading past a cache: the cache, else one of many asks the database and the others find what it found.
+//!
+//! Nothing is ever decided from what comes out of here. Every failure of cache or lock, and whatever in the cache makes
+//! no sense, opens to the database.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cache::{Cache, Lock};
+
+/// How long a read may take: a lock that is held for longer is held by nobody.
+const HELD: Duration = Duration::from_secs(2);
+/// How long the others wait for the one that reads, before they read, too.
+const WAIT: Duration = Duration::from_millis(250);
+
+/// What the database said.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Loaded<T> {
+    /// The value.
+    pub value: T,
+    /// Its row's version: an older one never replaces it.
+    pub version: u64,
+    /// Whether it may be kept: what still changes by the hands of others may not.
+    pub keep: bool,
+}
+
+/// One kind of value, by id. Cheap to clone.
+#[derive(Clone)]
+pub struct ReadThrough {
+    /// `None`: there is no cache.
+    backing: Option<(Arc<dyn Cache>, Arc<dyn Lock>)>,
+    kind: &'static str,
+    ttl: Duration,
+}
+
+impl std::fmt::Debug for ReadThrough {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadThrough").field("kind", &self.kind).field("ttl", &self.ttl).finish_non_exhaustive()
+    }
+}
+
+impl ReadThrough {
+    /// Over a cache and a lock. `kind` tells apart whose ids they are.
+    pub fn new(cache: Arc<dyn Cache>, lock: Arc<dyn Lock>, kind: &'static str, ttl: Duration) -> Self {
+        Self { backing: Some((cache, lock)), kind, ttl }
+    }
+
+    /// The same for another kind of value.
+    #[must_use]
+    pub fn of(&self, kind: &'static str, ttl: Duration) -> Self {
+        Self { kind, ttl, ..self.clone() }
+    }
+
+    /// Asks the database each time.
+    pub fn none() -> Self {
+        Self { backing: None, kind: "", ttl: Duration::ZERO }
+    }
+
+    /// Whether there is a cache at all.
+    pub fn is_some(&self) -> bool {
+        self.backing.is_some()
+    }
+
+    fn key(&self, id: u64) -> String {
+        format!("{}:{id}", self.kind)
+    }
+
+    /// The value of an id: from the cache, or as `load` finds it.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub async fn get<T, E>(
+        &self,
+        id: u64,
+        load: impl AsyncFnOnce() -> Result<Option<Loaded<T>>, E>,
+    ) -> Result<Option<T>, E>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let Some((_, lock)) = &self.backing else {
+            return Ok(load().await?.map(|loaded| loaded.value));
+        };
+        if let Some(known) = self.peek(id).await {
+            return Ok(Some(known));
+        }
+        let guard = lock.acquire(&self.key(id), HELD, WAIT).await;
+        // Whoever had the lock before has put it there.
+        if let Some(known) = self.peek(id).await {
+            return Ok(Some(known));
+        }
+        let loaded = load().await?;
+        if let Some(loaded) = &loaded {
+            self.put(id, loaded).await;
+        }
+        drop(guard);
+        Ok(loaded.map(|loaded| loaded.value))
+    }
+
+    /// The value of an id, if it is in the cache.
+    pub async fn peek<T: DeserializeOwned>(&self, id: u64) -> Option<T> {
+        let (cache, _) = self.backing.as_ref()?;
+        serde_json::from_slice(&cache.get(&self.key(id)).await?).ok()
+    }
+
+    /// Keeps what was read.
+    pub async fn put<T: Serialize>(&self, id: u64, loaded: &Loaded<T>) {
+        let Some((cache, _)) = self.backing.as_ref().filter(|_| loaded.keep) else { return };
+        if let Ok(bytes) = serde_json::to_vec(&loaded.value) {
+            cache.set(&self.key(id), loaded.version, Bytes::from(bytes), self.ttl).await;
+        }
+    }
+
+    /// To be called after the commit that made `version`: what is older is forgotten.
+    pub async fn changed(&self, id: u64, version: u64) {
+        if let Some((cache, _)) = &self.backing {
+            cache.invalidate(&self.key(id), version).await;
+        }
+    }
+}

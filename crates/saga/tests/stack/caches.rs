@@ -1,0 +1,106 @@
+//! Redis holds only what can be rebuilt: whatever becomes of it, every answer is right, and comes in time.
+
+use std::time::{Duration, Instant};
+
+use hyper::StatusCode;
+use saga::up::roles::ServiceRole;
+use serde_json::{Value, json};
+
+use crate::city::City;
+use crate::servers::Servers;
+use crate::town::{BodyJson as _, Person, created, eventually, product};
+use crate::traffic::{Load, MIX, balanced, city_on};
+
+/// Longer than a read takes when one operation on Redis has timed out.
+const PROMPT: Duration = Duration::from_secs(2);
+
+/// A shop, its administrator, and products that exist.
+async fn shop(servers: &Servers) -> (City, Person, Vec<u64>) {
+    let city = city_on(servers, 2, |_| {}).await;
+    let admin = Person::at(&city.public()).login("admin@example.com").await;
+    let category = json!({ "name": "Kitchen", "description": "For tea" });
+    let category = created(&admin.post("/api/v1/categories", &category).await);
+    let mut products = Vec::new();
+    for price in 1..=20 {
+        products.push(created(&admin.post("/api/v1/products", &product(category, price, 1_000)).await));
+    }
+    (city, admin, products)
+}
+
+/// Every product is there, with its price, whichever replica answers; and what does not exist does not.
+async fn all_right(admin: &Person, products: &[u64]) {
+    for (price, id) in (1..).zip(products) {
+        for _ in 0..2 {
+            let began = Instant::now();
+            let answer = admin.get(&format!("/api/v1/products/{id}")).await;
+            assert_eq!(answer.status, StatusCode::OK, "product {id}");
+            assert_eq!(answer.body_json()["price"], Value::from(price));
+            assert!(began.elapsed() < PROMPT, "an answer took {:?}", began.elapsed());
+        }
+    }
+    assert_eq!(admin.get("/api/v1/products/12345").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(admin.get("/api/v1/account/customer/personal").await.status, StatusCode::OK);
+}
+
+/// What the product service says of its cache.
+async fn cache_of(city: &City) -> String {
+    let place = Person::at(&city.address(ServiceRole::Product, 0));
+    let report = place.get("/readyz?verbose").await;
+    assert_eq!(report.status, StatusCode::OK, "ready whatever becomes of Redis");
+    String::from_utf8_lossy(&report.body).lines().find(|line| line.contains("cache")).unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c01_c02_masters_die_and_hang_the_cluster_goes_and_comes_and_nobody_notices() {
+    let servers = Servers::start();
+    let (city, admin, products) = shop(&servers).await;
+    all_right(&admin, &products).await;
+    eventually("it tells how the cache is", || async { (!cache_of(&city).await.is_empty()).then_some(()) }).await;
+    servers.stack(&["kill", "redis-0"]);
+    all_right(&admin, &products).await;
+    servers.stack(&["kill", "redis-1", "STOP"]);
+    all_right(&admin, &products).await;
+    for node in ["redis-2", "redis-3", "redis-4", "redis-5"] {
+        servers.stack(&["kill", node]);
+    }
+    all_right(&admin, &products).await;
+    Load::start(&city, &["--clients", "4", "--count", "60", "--mix", MIX]).end();
+    servers.stack(&["kill", "redis-1", "CONT"]);
+    for node in ["redis-0", "redis-2", "redis-3", "redis-4", "redis-5"] {
+        servers.stack(&["start", node]);
+    }
+    all_right(&admin, &products).await;
+    balanced(&city).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c11_a_filter_that_is_lost_denies_nothing_and_is_filled_again() {
+    let servers = Servers::start();
+    let (city, admin, products) = shop(&servers).await;
+    servers.flush();
+    all_right(&admin, &products).await;
+    let filled = |replica| city.log(ServiceRole::Product, replica).matches("is filled").count();
+    let before = filled(0) + filled(1);
+    servers.flush();
+    eventually("it is filled again", || async { (filled(0) + filled(1) > before).then_some(()) }).await;
+    all_right(&admin, &products).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_replica_changes_another_shows() {
+    let (city, admin, products) = shop(Servers::shared()).await;
+    let id = products[0];
+    let mary = Person::at(&city.public()).register("mary@example.com").await;
+    for price in [100, 200, 300] {
+        let changed = admin.put(&format!("/api/v1/products/{id}"), &json!({ "price": price })).await;
+        assert_eq!(changed.status, StatusCode::OK, "{}", String::from_utf8_lossy(&changed.body));
+        // Quotes are a second old at most; the step that takes the stock would refuse an old one.
+        eventually("a purchase at the new price", || async {
+            let bought = mary.buy(&[(id, 1)]).await;
+            let ended = mary.ended(bought).await;
+            (ended["status"] == "COMPLETED" && ended["amount"] == price).then_some(())
+        })
+        .await;
+    }
+    balanced(&city).await;
+}
