@@ -18,7 +18,7 @@ use parking_lot::RwLock;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use saga_core::Name;
-use saga_runtime::bus::{Bus, BusError, Membership, Message, Subscription};
+use saga_runtime::bus::{Bus, BusError, GroupReading, Membership, Message, PlaceReading, Subscription};
 use tokio_util::task::TaskTracker;
 
 pub use admin::{Created, GroupLag, PartitionLag, TopicPlan};
@@ -169,6 +169,23 @@ impl Bus for KafkaBus {
             self.0.known.write().remove(topic);
         }
         published
+    }
+
+    async fn reading(&self) -> Result<Vec<GroupReading>, BusError> {
+        let topics: Vec<Name> = self.topics().await?.into_iter().collect();
+        let mut groups = Vec::new();
+        for (group, members) in self.groups().await? {
+            let lag = self.lag(&group, &topics).await?;
+            let read = lag.partitions.into_iter().filter(|place| place.committed.is_some());
+            let place = |p: PartitionLag| PlaceReading {
+                topic: p.topic,
+                partition: p.partition,
+                waiting: p.lag,
+                end: Some(p.end),
+            };
+            groups.push(GroupReading { group, members, places: read.map(place).collect() });
+        }
+        Ok(groups)
     }
 
     async fn subscribe(&self, group: &str, topics: &[Name]) -> Result<Box<dyn Subscription>, BusError> {

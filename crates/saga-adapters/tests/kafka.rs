@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use saga_adapters::kafka::{Created, KafkaBus, Options, TopicPlan};
@@ -72,6 +73,10 @@ async fn lag_tells_what_waits_for_a_group() {
     assert_eq!(waiting(bus.clone(), topics.clone()).await, 30, "nothing is committed yet");
     reader.commit().await.unwrap();
     until("the offsets are committed", || async { waiting(bus.clone(), topics.clone()).await == 0 }).await;
+    let groups = bus.reading().await.unwrap();
+    let readers = groups.iter().find(|group| group.group == "readers").unwrap();
+    assert_eq!((readers.members.as_slice(), readers.places.len()), (&["test".to_owned()][..], 2), "{groups:?}");
+    assert!(readers.places.iter().all(|place| place.waiting == 0 && place.topic == topic));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,5 +162,58 @@ async fn a_partition_of_all_topics_is_driven_by_one_member_and_changes_hands() {
     drop(second);
     while first.driven.len() < 4 {
         first.change().await;
+    }
+}
+
+/// Brokers that can be told to fail; they know no admin requests, so topics are made beside.
+mod errors_of_brokers {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+    use saga_runtime::BusError;
+
+    use super::*;
+
+    fn cluster(topic: &Name) -> (MockCluster<'static, DefaultProducerContext>, KafkaBus) {
+        let cluster = MockCluster::new(3).unwrap();
+        cluster.create_topic(topic.as_str(), 2, 3).unwrap();
+        let options =
+            Options { delivery_timeout: Duration::from_secs(3), ..Options::new(cluster.bootstrap_servers(), "t") };
+        let bus = KafkaBus::new(options).unwrap();
+        (cluster, bus)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_passes_is_waited_for_and_each_record_arrives_once() {
+        let [topic] = names();
+        let (cluster, bus) = cluster(&topic);
+        let mut reader = bus.subscribe("group", std::slice::from_ref(&topic)).await.unwrap();
+        use RDKafkaRespErr::{
+            RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS as TOO_FEW, RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION as ELSEWHERE,
+            RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT as LATE,
+        };
+        cluster.request_errors(RDKafkaApiKey::Produce, &[TOO_FEW, ELSEWHERE, LATE]);
+        within("the acknowledgement", bus.publish((0..20).map(|key| message(&topic, key, "x")).collect()))
+            .await
+            .unwrap();
+        let mut arrived = 0;
+        while arrived < 20 {
+            arrived += within("the records", reader.next(100)).await.unwrap().len();
+        }
+        bus.publish(vec![message(&topic, 1, "last")]).await.unwrap();
+        let last = within("the last record", reader.next(100)).await.unwrap();
+        assert_eq!((last.len(), &last[0].message.payload[..]), (1, &b"last"[..]), "nothing came twice");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn brokers_that_are_gone_are_an_error_in_time_and_no_end() {
+        let [topic] = names();
+        let (cluster, bus) = cluster(&topic);
+        bus.publish(vec![message(&topic, 1, "before")]).await.unwrap();
+        (1..=3).for_each(|broker| cluster.broker_down(broker).unwrap());
+        let failed = within("an answer", bus.publish(vec![message(&topic, 1, "lost")])).await;
+        assert!(matches!(failed, Err(BusError::Unavailable(_))), "{failed:?}");
+        (1..=3).for_each(|broker| cluster.broker_up(broker).unwrap());
+        until("it goes on", || async { bus.publish(vec![message(&topic, 1, "after")]).await.is_ok() }).await;
     }
 }

@@ -80,6 +80,12 @@ pub trait Bus: Send + Sync + 'static {
     /// When a topic does not exist or the bus cannot be reached.
     async fn subscribe(&self, group: &str, topics: &[Name]) -> Result<Box<dyn Subscription>, BusError>;
 
+    /// How far every consumer group has read, for people.
+    ///
+    /// # Errors
+    /// When the bus cannot be reached.
+    async fn reading(&self) -> Result<Vec<GroupReading>, BusError>;
+
     /// Joins a group that drives whole partitions. A bus without partitions has one, number 0.
     ///
     /// # Errors
@@ -87,6 +93,30 @@ pub trait Bus: Send + Sync + 'static {
     async fn join(&self, group: &str, topics: &[Name]) -> Result<Box<dyn Membership>, BusError> {
         Ok(Box::new(Whole(Some(self.subscribe(group, topics).await?))))
     }
+}
+
+/// How far a consumer group has read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupReading {
+    /// The group.
+    pub group: String,
+    /// What its members call themselves, where the bus knows.
+    pub members: Vec<String>,
+    /// By topic and partition.
+    pub places: Vec<PlaceReading>,
+}
+
+/// How far a group has read a partition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlaceReading {
+    /// The topic.
+    pub topic: Name,
+    /// The partition.
+    pub partition: u32,
+    /// Records that wait.
+    pub waiting: u64,
+    /// The next record that will be written, where records are numbered.
+    pub end: Option<u64>,
 }
 
 /// The membership of a bus without partitions.

@@ -91,6 +91,8 @@ pub enum Command {
     /// Records that could not be handled
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// How far each consumer group has read the topics
+    Topics(Remote),
     /// Check the books of every database against each other; exits with 3 if they do not balance
     Check(CheckArgs),
     /// Put a running shop under load, measure, and check the books afterwards

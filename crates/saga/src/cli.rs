@@ -10,6 +10,7 @@ mod load;
 mod migrate;
 pub mod output;
 mod sagas;
+mod topics;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -101,6 +102,7 @@ async fn run(command: Command, config: Config, output: &Output) -> anyhow::Resul
     match command {
         Command::Sagas(command) => sagas::run(command, &place, output).await?,
         Command::Dlq(command) => dlq::run(command, &place, output).await?,
+        Command::Topics(remote) => topics::run(&remote, &place, output).await?,
         Command::Admin(command) => admin::run(command, &config, &place, output).await?,
         Command::Check(args) => return check::run(&args, &config, output).await,
         Command::Migrate => migrate::run(&config, output).await?,

@@ -8,8 +8,10 @@ mod sagas;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
+use chassis::problem::{Code, Problem};
+use saga_runtime::bus::{GroupReading, PlaceReading};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::app::Sagas;
 
@@ -29,9 +31,27 @@ pub fn router(sagas: Sagas) -> Router {
         .route("/admin/dlq/{topic}/{id}", get(dead_letters::show))
         .route("/admin/dlq/{topic}/redrive", post(dead_letters::redrive))
         .route("/admin/dlq/{topic}/purge", post(dead_letters::purge))
+        .route("/admin/topics", get(topics))
         .route("/admin/definitions", get(definitions))
         .route("/admin/stats", get(stats))
         .with_state(sagas)
+}
+
+/// How far each consumer group has read.
+async fn topics(State(sagas): State<Sagas>) -> Result<axum::Json<Value>, Problem> {
+    let groups = sagas.bus.reading().await;
+    let groups = groups.map_err(|error| Problem::new(Code::DependencyUnavailable, error.to_string()))?;
+    let view = |group: &GroupReading| {
+        let place = |place: &PlaceReading| {
+            json!({
+                "topic": place.topic, "partition": place.partition, "waiting": place.waiting, "end": place.end,
+            })
+        };
+        let waiting: u64 = group.places.iter().map(|place| place.waiting).sum();
+        let places: Vec<Value> = group.places.iter().map(place).collect();
+        json!({ "group": group.group, "members": group.members, "waiting": waiting, "places": places })
+    };
+    Ok(axum::Json(json!({ "items": groups.iter().map(view).collect::<Vec<_>>() })))
 }
 
 #[derive(Serialize)]

@@ -36,6 +36,19 @@ async fn a_stuck_saga_is_listed_and_goes_on_when_it_is_retried() {
 }
 
 #[tokio::test]
+async fn an_operator_sees_what_waits_for_whom() {
+    let world = world().await;
+    world.bring(7, "STUCK").await;
+    let (status, page) = world.call("GET", "/admin/topics", None).await;
+    let groups = page["items"].as_array().unwrap();
+    let ours = groups.iter().find(|group| group["group"] == "orchestrator").unwrap();
+    let topics: Vec<_> =
+        ours["places"].as_array().unwrap().iter().map(|place| place["topic"].as_str().unwrap()).collect();
+    assert_eq!((status, topics), (StatusCode::OK, vec!["parcel", "reply"]), "{page}");
+    assert!(ours["waiting"].is_u64());
+}
+
+#[tokio::test]
 async fn a_stuck_step_can_be_skipped_and_a_stuck_saga_resolved() {
     let world = world().await;
     world.bring(1, "STUCK").await;

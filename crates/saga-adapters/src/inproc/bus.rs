@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use saga_core::Name;
-use saga_runtime::bus::{Bus, BusError, Delivery, Message, Position, Subscription};
+use saga_runtime::bus::{Bus, BusError, Delivery, GroupReading, Message, PlaceReading, Position, Subscription};
 use saga_runtime::dead_letters::{DeadLetterSink, SUFFIX};
 use tokio::sync::Notify;
 
@@ -140,6 +140,18 @@ impl Shared {
 
 #[async_trait]
 impl Bus for InProcBus {
+    async fn reading(&self) -> Result<Vec<GroupReading>, BusError> {
+        let mut groups: Vec<GroupReading> = Vec::new();
+        for QueueStats { group, topic, waiting, .. } in self.queues() {
+            let place = PlaceReading { topic, partition: 0, waiting: waiting as u64, end: None };
+            match groups.last_mut().filter(|last| last.group == group) {
+                Some(last) => last.places.push(place),
+                None => groups.push(GroupReading { group, members: Vec::new(), places: vec![place] }),
+            }
+        }
+        Ok(groups)
+    }
+
     async fn publish(&self, messages: Vec<Message>) -> Result<(), BusError> {
         self.0.open()?;
         let mut buried = Vec::new();

@@ -119,6 +119,23 @@ impl KafkaBus {
         Ok(created)
     }
 
+    /// The groups that there are, each with what its members call themselves.
+    pub(super) async fn groups(&self) -> Result<Vec<(String, Vec<String>)>, BusError> {
+        let (client, options) = (self.0.producer.client(), self.0.options.clone());
+        let ask = move || {
+            let listed = client.client().fetch_group_list(None, options.request_timeout);
+            let listed = listed.map_err(|error| unavailable(&error))?;
+            let group = |group: &rdkafka::groups::GroupInfo| {
+                let members = group.members().iter().map(|member| member.client_id().to_owned()).collect();
+                Some((options.local(group.name())?.to_owned(), members))
+            };
+            let mut groups: Vec<(String, Vec<String>)> = listed.groups().iter().filter_map(group).collect();
+            groups.sort();
+            Ok(groups)
+        };
+        blocking(ask).await
+    }
+
     /// How far a group has read these topics.
     ///
     /// # Errors

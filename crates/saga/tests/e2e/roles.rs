@@ -80,6 +80,7 @@ fn admin() -> Vec<(Method, &'static str, Value, Answers)> {
         (get.clone(), "/admin/dlq/{topic}/{id}", Value::Null, [401, 403, 403, 404, 404]),
         (post.clone(), "/admin/dlq/{topic}/redrive", why(), OPERATORS),
         (post.clone(), "/admin/dlq/{topic}/purge", why(), OPERATORS),
+        (get.clone(), "/admin/topics", Value::Null, OPERATORS),
         (get.clone(), "/admin/definitions", Value::Null, OPERATORS),
         (get, "/admin/stats", Value::Null, OPERATORS),
         (post.clone(), "/admin/check", json!({}), OPERATORS),
