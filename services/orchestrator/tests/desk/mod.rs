@@ -102,7 +102,15 @@ pub async fn world() -> World {
     let busy = Arc::new(AtomicU32::new(0));
     tokio::spawn(run_participant(context, Arc::new(Desk { open: open.clone(), busy: busy.clone() })));
     tokio::spawn(service.orchestrator.run());
-    World { router: service.admin, bus, open, busy, _folder: folder, stop }
+    let world = World { router: service.admin, bus, open, busy, _folder: folder, stop };
+    // The verbs answer 503 until the loops have joined their group.
+    let limit = tokio::time::Instant::now() + Duration::from_secs(20);
+    while world.verb(u64::MAX >> 11, "cancel", json!({ "reason": "is anybody there" })).await.0 != StatusCode::NOT_FOUND
+    {
+        assert!(tokio::time::Instant::now() < limit, "the orchestrator's loops have not joined");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    world
 }
 
 impl World {
