@@ -33,10 +33,6 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 fn done(what: &mut Command) -> String {
     let output: Output = what.output().unwrap_or_else(|error| panic!("{what:?}: {error}"));
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -101,7 +97,7 @@ fn each_role_enters_its_own_database_and_no_other() {
     let initdb =
         ["-U", "postgres", "--auth-local=trust", "--auth-host=scram-sha-256", "-E", "UTF8", "--no-locale", "-N"];
     done(as_postgres(&format!("{POSTGRES}/initdb")).args(initdb).arg("-D").arg(&data));
-    let port = free_port().to_string();
+    let port = testkit::port::unused().to_string();
     let mut server = as_postgres(&format!("{POSTGRES}/postgres"));
     server.arg("-D").arg(&data).args(["-p", &port, "-c", "fsync=off", "-c", "listen_addresses=127.0.0.1", "-k"]);
     let server = server.arg(dir.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -169,8 +165,8 @@ fn six_nodes_become_a_cluster_and_stay_one() {
 /// A free port whose companion, 10000 above, is one too.
 fn redis_port() -> u16 {
     loop {
-        let port = free_port();
-        if port < 50_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+        let port = testkit::port::unused();
+        if TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
             return port;
         }
     }

@@ -5,13 +5,14 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use saga_core::Name;
+
+use crate::port;
 
 /// Where `deploy/stack install` puts the broker.
 const JARS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/kafka-jars");
@@ -78,10 +79,7 @@ pub fn names<const N: usize>() -> [Name; N] {
 fn start() -> Broker {
     let missing = !Path::new(JARS).is_dir();
     assert!(!missing, "Kafka is not installed ({JARS}): run deploy/stack install, or ./test tools");
-    // Both are held until both are known, and free again for the broker.
-    let ports: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let numbers: Vec<String> = ports.iter().map(|l| l.local_addr().unwrap().port().to_string()).collect();
-    drop(ports);
+    let numbers = [port::unused(), port::unused()].map(|port| port.to_string());
     let mut watch = Command::new("bash")
         .args(["-c", SCRIPT, "bash", JARS, &numbers[0], &numbers[1]])
         .stdin(Stdio::piped())

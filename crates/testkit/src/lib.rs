@@ -4,6 +4,7 @@
 pub mod client;
 pub mod conformance;
 pub mod kafka;
+pub mod port;
 pub mod postgres;
 pub mod redis;
 pub mod sim;

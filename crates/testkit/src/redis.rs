@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::conformance::{until, within};
+use crate::port;
 
 /// Three masters with a replica each.
 pub const NODES: usize = 6;
@@ -55,10 +56,7 @@ impl RedisCluster {
     pub fn plan() -> Self {
         let folder = fresh_folder();
         let guardian = Command::new("sh").arg("-c").arg(GUARDIAN).arg(&folder).stdin(Stdio::piped()).spawn().unwrap();
-        // All are bound at once, so that no two are the same.
-        let bound: Vec<_> = (0..2 * NODES).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<_> = bound.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        let ports = ports.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+        let ports = (0..NODES).map(|_| (port::unused(), port::unused())).collect();
         let nodes = (0..NODES).map(|_| None).collect();
         Self { folder, ports, nodes: Mutex::new(nodes), guardian: Mutex::new(guardian) }
     }

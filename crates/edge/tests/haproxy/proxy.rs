@@ -1,7 +1,7 @@
 //! A real HAProxy before the replicas, and a client that sends exactly what it is told to.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,26 +31,19 @@ impl Proxy {
         for replica in replicas {
             list.add(replica).unwrap();
         }
-        // Between our asking for a free port and HAProxy's taking it somebody else may come.
-        (0..5).find_map(|_| Self::try_start(table, list.clone())).expect("haproxy starts (is it installed?)")
-    }
-
-    fn try_start(table: &Table, replicas: Replicas) -> Option<Self> {
-        let held: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<SocketAddr> = held.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        let [web, internal, dashboard] = [(); 3].map(|()| SocketAddr::from(([127, 0, 0, 1], testkit::port::unused())));
         let layout = Layout {
-            web: ports[0].to_string(),
-            internal: ports[1].to_string(),
-            dashboard: ports[2].to_string(),
-            replicas,
+            web: web.to_string(),
+            internal: internal.to_string(),
+            dashboard: dashboard.to_string(),
+            replicas: list,
         };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("haproxy.cfg");
         let files = edge::generate(table, &layout).unwrap();
         std::fs::write(&path, &files.iter().find(|file| file.name == "haproxy.cfg").unwrap().text).unwrap();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        drop(held);
-        let mut child = Command::new(haproxy())
+        let child = Command::new(haproxy())
             .args(["-db", "-f"])
             .arg(&path)
             .stdout(log.try_clone().unwrap())
@@ -58,18 +51,9 @@ impl Proxy {
             .stdin(Stdio::null())
             .spawn()
             .expect("haproxy runs: install Debian's package `haproxy`");
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if get(ports[2], "/livez").is_some_and(|answer| answer.status == 200) {
-                return Some(Self { web: ports[0], internal: ports[1], dashboard: ports[2], child, _dir: dir });
-            }
-            if child.try_wait().unwrap().is_some() || Instant::now() > end {
-                drop(child.kill());
-                drop(child.wait());
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let proxy = Self { web, internal, dashboard, child, _dir: dir };
+        wait_for("haproxy answers", || get(dashboard, "/livez").is_some_and(|answer| answer.status == 200));
+        proxy
     }
 
     /// Waits until HAProxy believes that a server is `UP` or `DOWN`.

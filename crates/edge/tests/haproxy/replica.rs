@@ -40,9 +40,10 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) fn start(name: &str) -> Self {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        // Not the kernel's choice: that could be somebody's by the time this replica starts again.
+        let [public, internal] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], testkit::port::unused())));
         let seen = Arc::new(Seen::default());
-        let mut replica = Self { name: name.to_owned(), public: any, internal: any, seen, runtime: None };
+        let mut replica = Self { name: name.to_owned(), public, internal, seen, runtime: None };
         replica.again();
         replica
     }
@@ -52,7 +53,6 @@ impl Replica {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let public = runtime.block_on(TcpListener::bind(self.public)).unwrap();
         let internal = runtime.block_on(TcpListener::bind(self.internal)).unwrap();
-        (self.public, self.internal) = (public.local_addr().unwrap(), internal.local_addr().unwrap());
         self.seen.ready.store(true, Ordering::SeqCst);
         for (listener, name) in [(public, "public"), (internal, "internal")] {
             runtime.spawn(serve(listener, router(format!("{}/{name}", self.name), self.seen.clone())));

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use saga::remote::RunFile;
 use tempfile::TempDir;
 
-pub use process::{Process, binary, free_port, run, saga, stderr, stdout};
+pub use process::{Process, binary, run, saga, stderr, stdout};
 
 use crate::town::eventually;
 
@@ -34,7 +34,7 @@ async fn the_shop_says_where_it_is_and_a_signal_ends_it_with_zero() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p17_a_term_under_load_drains_and_what_was_accepted_exists() {
     let data = TempDir::new().unwrap();
-    let port = free_port();
+    let port = testkit::port::unused();
     let listen = format!("127.0.0.1:{port}");
     let args = ["--listen", &listen, "--internal-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let mut process = Process::start_with(data.path(), &args).await;

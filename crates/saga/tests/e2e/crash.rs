@@ -8,13 +8,13 @@ use hyper::StatusCode;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::binary::{Process, free_port, run, saga, stdout};
+use crate::binary::{Process, run, saga, stdout};
 use crate::town::{BodyJson as _, Town, cart, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p21_kill_9_in_mid_load_loses_and_doubles_nothing() {
     let data = TempDir::new().unwrap();
-    let listen = format!("127.0.0.1:{}", free_port());
+    let listen = format!("127.0.0.1:{}", testkit::port::unused());
     let args = ["--listen", &listen, "--internal-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let mut process = Process::start_with(data.path(), &args).await;
     let load = saga(data.path())
