@@ -3,13 +3,14 @@
 //! The gateway is outside every transaction, so its calls stand around them:
 //!
 //! ```text
-//!   do     charge(key) ─► [ barrier · payment row · reply ]          blocked by an undo? void(key), then reply
+//!   do     settled? ─► charge(key) ─► [ barrier · payment row · reply ]    blocked by an undo? void(key), then reply
 //!   undo   [ block the do ] ─► void(key) ─► [ barrier · row VOIDED · reply ]
 //! ```
 //!
 //! A crash anywhere is redelivery: the gateway is idempotent by key, the barrier by command. A do and an undo that race
 //! meet at the barrier's primary key: either the do's transaction is first, and the undo voids what it charged; or the
-//! block is first, and the do finds itself blocked and voids its own charge.
+//! block is first, and the do finds itself blocked and voids its own charge. A do whose undo has been here already
+//! charges nothing: that is seen before the gateway is asked.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,17 +44,17 @@ impl PaymentParticipant {
         Self { store, gateway, clock }
     }
 
-    async fn charge_all(&self, batch: &[Command]) -> HashMap<u64, Charged> {
-        let wanted: Vec<(u64, Charge)> = batch.iter().filter_map(charge_of).collect();
+    async fn charge_all(&self, wanted: Vec<(u64, Charge)>) -> HashMap<u64, Charged> {
         let asked = wanted.into_iter().map(|(id, charge)| async move { (id, self.gateway.charge(charge).await) });
         futures_util::stream::iter(asked).buffer_unordered(CONCURRENT).collect().await
     }
 
     async fn dos(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
-        let charged = self.charge_all(&batch).await;
-        // Whatever the gateway said last: it may have charged and not said so, or said so before a crash.
-        let asked: HashMap<u64, String> =
-            batch.iter().filter(|c| charged.contains_key(&c.saga.id)).map(|c| (c.saga.id, key(&c.saga))).collect();
+        let settled = self.store.settled(batch.clone()).await?;
+        // Also those that are settled: an earlier delivery may have charged, and crashed before it could say so.
+        let asked: HashMap<u64, String> = batch.iter().filter_map(charge_of).map(|(id, c)| (id, c.key)).collect();
+        let open = batch.iter().zip(&settled).filter(|(_, settled)| !**settled);
+        let charged = self.charge_all(open.filter_map(|(command, _)| charge_of(command)).collect()).await;
         let mut replies = self.store.charge(batch, charged, self.clock.now()).await?;
         for reply in &mut replies {
             let blocked = matches!(&reply.outcome, Outcome::Refused(r) if r.code == UNDONE_BEFORE_DO);

@@ -16,6 +16,9 @@ use crate::gateway::Charged;
 /// Rows of the payment service.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// Which do commands, in the batch's order, have their final answer already: asked before the gateway is.
+    async fn settled(&self, batch: Vec<Command>) -> Result<Vec<bool>, StoreError>;
+
     /// Handles do commands, whose charges have been made (by saga id), as one transaction: barrier, rows, replies.
     async fn charge(
         &self,

@@ -154,7 +154,18 @@ async fn g06_m02_a_do_that_comes_after_its_undo_does_not_keep_its_charge() {
     assert_eq!(desk.outcome(undo(5)).await, Outcome::done());
     assert_eq!(code(&desk.outcome(pay(5)).await), UNDONE_BEFORE_DO);
     assert_eq!((desk.bank.balance(), desk.status(5).await), (0, "-"));
+    assert_eq!(desk.bank.entry(5).asked, 0, "what may not be charged is not asked for");
     assert_eq!(desk.outcome(undo(5)).await, Outcome::done());
+}
+
+#[tokio::test]
+async fn a_do_that_comes_after_its_undo_while_the_bank_is_closed_charges_nothing() {
+    let desk = Desk::open();
+    assert_eq!(desk.outcome(undo(5)).await, Outcome::done());
+    *desk.bank.refuses_voids.lock() = 1;
+    let failed = desk.participant.handle(vec![pay(5)]).await;
+    assert!(matches!(failed, Err(StoreError::Transient(_))), "{failed:?}");
+    assert_eq!(desk.bank.balance(), 0);
 }
 
 #[tokio::test]
@@ -171,8 +182,10 @@ async fn s04_a_void_that_fails_is_tried_again_and_meanwhile_nothing_is_charged()
 #[tokio::test]
 async fn a_blocked_charge_that_cannot_be_given_back_is_not_forgotten() {
     let desk = Desk::open();
-    desk.outcome(undo(5)).await;
-    *desk.bank.refuses_voids.lock() = 1;
+    desk.bank.will(&[Mood::TakesAndForgets]);
+    assert_eq!(code(&desk.outcome(pay(5)).await), "unknown");
+    *desk.bank.refuses_voids.lock() = 2;
+    assert_eq!(code(&desk.outcome(undo(5)).await), "retry");
     let failed = desk.participant.handle(vec![pay(5)]).await;
     assert!(matches!(failed, Err(StoreError::Transient(_))), "the command must come again: {failed:?}");
     assert_eq!(desk.bank.balance(), AMOUNT);

@@ -35,6 +35,7 @@ testkit::store_tests!(sqlite, postgres;
     what_cannot_be_charged_is_refused,
     a_duplicate_gets_the_stored_answer,
     a_block_keeps_a_late_do_from_charging,
+    what_has_its_final_answer_is_settled,
     a_captured_payment_is_voided_once,
     a_declined_payment_stays_declined,
     a_block_and_a_do_that_race_agree,
@@ -138,6 +139,15 @@ async fn a_block_keeps_a_late_do_from_charging(store: &Port) {
     assert_eq!(charge(store, [1]).await.iter().map(code).collect::<Vec<_>>(), ["undone_before_do"]);
     assert_eq!(store.void(undos(), 9).await.unwrap().iter().map(code).collect::<Vec<_>>(), ["done"; 3]);
     assert_eq!(find(store, 1).await, None);
+}
+
+async fn what_has_its_final_answer_is_settled(store: &Port) {
+    charge(store, [1]).await;
+    store.charge(vec![command(2, Op::Do)], HashMap::from([(2, Charged::Retry("busy".into()))]), 9).await.unwrap();
+    store.block(vec![command(3, Op::Undo)], 9).await.unwrap();
+    let dos = [3, 4, 1, 2, 1].map(|id| command(id, Op::Do)).to_vec();
+    assert_eq!(store.settled(dos).await.unwrap(), [true, false, true, false, true]);
+    assert_eq!(store.settled(vec![]).await.unwrap(), [false; 0]);
 }
 
 async fn a_captured_payment_is_voided_once(store: &Port) {

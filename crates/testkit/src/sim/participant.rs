@@ -192,10 +192,17 @@ impl SimParticipant {
         Outcome::done()
     }
 
-    /// As the payment service does: charge, then the transaction; blocked by an undo, give it back.
+    /// As the payment service does: what is not settled is charged, then the transaction; blocked by an undo, give it
+    /// back.
     async fn charge(&self, gateway: &SimGateway, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let mut charged = BTreeMap::new();
-        for command in &batch {
+        self.sim.work().await;
+        self.trouble()?;
+        let settled: Vec<bool> = {
+            let tables = self.tables.lock();
+            batch.iter().map(|command| tables.barrier.contains_key(&row_key(&BarrierKey::of(command)))).collect()
+        };
+        for (command, _) in batch.iter().zip(settled).filter(|(_, settled)| !settled) {
             let answer = gateway.charge(&charge_key(&command.saga, &command.step)).await;
             charged.insert((command.saga.clone(), command.step.clone()), answer);
         }
