@@ -6,6 +6,7 @@ pub mod http;
 pub mod ids;
 pub mod json;
 pub mod money;
+pub mod openapi;
 pub mod paging;
 pub mod problem;
 pub mod time;

@@ -4,28 +4,33 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::problem::{Code, Problem};
 
 /// A page of a list.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Page<T> {
     /// What is on it.
     pub items: Vec<T>,
     /// Asks for the next one; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub next_page_token: Option<String>,
 }
 
 /// The query of a plain list.
-#[derive(Clone, Debug, Default, Deserialize, garde::Validate)]
+#[derive(Clone, Debug, Default, Deserialize, garde::Validate, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct PageQuery {
-    /// 1 to 100; 20 when it is not given.
+    /// How many items; 20 when it is not given.
     #[garde(range(min = 1, max = 100))]
+    #[param(minimum = 1, maximum = 100, nullable = false)]
     pub limit: Option<u32>,
-    /// From the page before.
-    #[garde(length(max = 200))]
+    /// The page before told it as `next_page_token`; without one: the first page.
+    #[garde(length(chars, max = 200))]
+    #[param(max_length = 200, nullable = false)]
     pub page_token: Option<String>,
 }
 

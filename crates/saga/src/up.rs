@@ -10,6 +10,7 @@
 mod admin;
 pub(crate) mod backends;
 mod catalogue;
+pub mod documents;
 pub mod folder;
 mod late;
 mod listeners;

@@ -5,54 +5,92 @@ use std::net::SocketAddr;
 use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use chassis::auth::Identity;
 use chassis::json::Valid;
 use chassis::problem::Problem;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::{Accounts, Registration, TokenPair};
 use crate::domain::{Delivery, Personal};
 
 /// Routes below `/api/v1`.
 pub fn router(accounts: Accounts) -> Router {
-    Router::new()
-        .route("/account/auth/register", post(register))
-        .route("/account/auth/login", post(login))
-        .route("/account/auth/refresh", post(refresh))
-        .route("/account/auth/logout", post(logout))
-        .route("/account/customer/personal", get(personal).put(set_personal))
-        .route("/account/customer/delivery", get(delivery).put(set_delivery))
-        .with_state(accounts)
+    api().with_state(accounts).into()
 }
 
 /// `/.well-known/jwks.json`, at the root.
 pub fn well_known(accounts: Accounts) -> Router {
-    Router::new().route("/.well-known/jwks.json", get(jwks)).with_state(accounts)
+    root().with_state(accounts).into()
 }
 
-#[derive(Deserialize, Validate)]
+/// What is to be said about the routes below `/api/v1`, and about those at the root.
+pub fn documents() -> (OpenApi, OpenApi) {
+    (api().into_openapi(), root().into_openapi())
+}
+
+fn api() -> OpenApiRouter<Accounts> {
+    OpenApiRouter::new()
+        .routes(routes!(register))
+        .routes(routes!(login))
+        .routes(routes!(refresh))
+        .routes(routes!(logout))
+        .routes(routes!(personal, set_personal))
+        .routes(routes!(delivery, set_delivery))
+}
+
+fn root() -> OpenApiRouter<Accounts> {
+    OpenApiRouter::new().routes(routes!(jwks))
+}
+
+/// Who wants to be a customer.
+#[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Registration, example = json!({
+    "password": "correct horse battery",
+    "email": "mary@example.com",
+    "first_name": "Mary",
+    "last_name": "Stone",
+    "address": "12 Harbour Road, Da Nang",
+    "phone_number": "+84 90 000 0000",
+}))]
 struct RegisterBody {
     #[garde(length(chars, min = 8, max = 128))]
+    #[schema(min_length = 8, max_length = 128, format = Password)]
     password: String,
-    #[garde(email, length(max = 254))]
+    /// Whatever its capitals, one address is one account.
+    #[garde(email, length(chars, max = 254))]
+    #[schema(max_length = 254, format = Email)]
     email: String,
     #[garde(length(chars, min = 1, max = 100))]
+    #[schema(min_length = 1, max_length = 100)]
     first_name: String,
     #[garde(length(chars, min = 1, max = 100))]
+    #[schema(min_length = 1, max_length = 100)]
     last_name: String,
     #[garde(length(chars, min = 1, max = 500))]
+    #[schema(min_length = 1, max_length = 500)]
     address: String,
     #[garde(length(chars, min = 1, max = 40))]
+    #[schema(min_length = 1, max_length = 40)]
     phone_number: String,
 }
 
-#[derive(Serialize)]
+/// A session.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "access_token": "eyJhbGciOiJFZERTQSIsImtpZCI6Ii4uLiJ9.eyJzdWIiOiIuLi4ifQ.c2lnbmF0dXJl",
+    "refresh_token": "kZ0rJm3s8Qm1mJ0c0V9hJb0n4m1lq1bq1YkYd8nE0aA",
+}))]
 struct Tokens {
+    /// A JWT, to be sent as `Authorization: Bearer …`; valid for some minutes.
     access_token: String,
+    /// Asks for the next pair, once.
     refresh_token: String,
 }
 
@@ -68,6 +106,15 @@ fn address(peer: Peer) -> Option<std::net::IpAddr> {
     peer.map(|Extension(ConnectInfo(peer))| peer.ip())
 }
 
+/// Makes an account and logs in.
+///
+/// The first account of an empty installation becomes its administrator, unless that is switched off.
+#[utoipa::path(
+    post, path = "/account/auth/register", operation_id = "register", tag = "account",
+    request_body = RegisterBody,
+    responses((status = 201, description = "The account, and a session of it.", body = Tokens)),
+    extensions(("x-problems" = json!(["conflict", "overloaded"]))),
+)]
 async fn register(
     State(accounts): State<Accounts>,
     peer: Peer,
@@ -80,15 +127,26 @@ async fn register(
     Ok((StatusCode::CREATED, Json(Tokens::from(pair))).into_response())
 }
 
-#[derive(Deserialize, Validate)]
+/// Who has an account.
+#[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Login, example = json!({ "email": "mary@example.com", "password": "correct horse battery" }))]
 struct LoginBody {
-    #[garde(length(min = 1, max = 254))]
+    #[garde(length(chars, min = 1, max = 254))]
+    #[schema(min_length = 1, max_length = 254)]
     email: String,
     #[garde(length(chars, min = 1, max = 128))]
+    #[schema(min_length = 1, max_length = 128, format = Password)]
     password: String,
 }
 
+/// Logs in.
+#[utoipa::path(
+    post, path = "/account/auth/login", operation_id = "login", tag = "account",
+    request_body = LoginBody,
+    responses((status = 200, description = "A new session.", body = Tokens)),
+    extensions(("x-problems" = json!(["unauthenticated", "overloaded"]))),
+)]
 async fn login(
     State(accounts): State<Accounts>,
     peer: Peer,
@@ -97,30 +155,54 @@ async fn login(
     Ok(Json(accounts.login(&email, password, address(peer)).await?.into()))
 }
 
-#[derive(Deserialize, Validate)]
+/// The unspent refresh token of a session.
+#[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Refresh, example = json!({ "refresh_token": "kZ0rJm3s8Qm1mJ0c0V9hJb0n4m1lq1bq1YkYd8nE0aA" }))]
 struct RefreshBody {
-    #[garde(length(min = 1, max = 200))]
+    #[garde(length(chars, min = 1, max = 200))]
+    #[schema(min_length = 1, max_length = 200)]
     refresh_token: String,
 }
 
+/// Spends a refresh token for the next pair.
+///
+/// A refresh token that was spent before ends its session: somebody may have a copy.
+#[utoipa::path(
+    post, path = "/account/auth/refresh", operation_id = "refresh", tag = "account",
+    request_body = RefreshBody,
+    responses((status = 200, description = "The same session's next pair.", body = Tokens)),
+    extensions(("x-problems" = json!(["unauthenticated"]))),
+)]
 async fn refresh(State(accounts): State<Accounts>, Valid(body): Valid<RefreshBody>) -> Result<Json<Tokens>, Problem> {
     Ok(Json(accounts.refresh(&body.refresh_token).await?.into()))
 }
 
+/// Ends the session; access tokens that are out stay valid for their minutes.
+#[utoipa::path(
+    post, path = "/account/auth/logout", operation_id = "logout", tag = "account",
+    responses((status = 204, description = "The session has ended.")),
+    security(("bearer" = [])),
+)]
 async fn logout(State(accounts): State<Accounts>, identity: Identity) -> Result<StatusCode, Problem> {
     accounts.logout(identity).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Serialize, Deserialize, Validate)]
+/// A customer's name.
+#[derive(Serialize, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Personal, example = json!({ "first_name": "Mary", "last_name": "Stone", "email": "mary@example.com" }))]
 struct PersonalBody {
     #[garde(length(chars, min = 1, max = 100))]
+    #[schema(min_length = 1, max_length = 100)]
     first_name: String,
     #[garde(length(chars, max = 100))]
+    #[schema(max_length = 100)]
     last_name: String,
-    #[garde(email, length(max = 254))]
+    /// What the customer logs in with.
+    #[garde(email, length(chars, max = 254))]
+    #[schema(max_length = 254, format = Email)]
     email: String,
 }
 
@@ -130,10 +212,25 @@ impl From<Personal> for PersonalBody {
     }
 }
 
+/// The customer's name.
+#[utoipa::path(
+    get, path = "/account/customer/personal", operation_id = "getPersonal", tag = "account",
+    responses((status = 200, description = "The customer's name.", body = PersonalBody)),
+    security(("bearer" = [])),
+    extensions(("x-problems" = json!(["not_found"]))),
+)]
 async fn personal(State(accounts): State<Accounts>, identity: Identity) -> Result<Json<PersonalBody>, Problem> {
     Ok(Json(accounts.personal(identity).await?.into()))
 }
 
+/// Changes the customer's name and address for logging in.
+#[utoipa::path(
+    put, path = "/account/customer/personal", operation_id = "setPersonal", tag = "account",
+    request_body = PersonalBody,
+    responses((status = 200, description = "As it is now.", body = PersonalBody)),
+    security(("bearer" = [])),
+    extensions(("x-problems" = json!(["not_found", "conflict"]))),
+)]
 async fn set_personal(
     State(accounts): State<Accounts>,
     identity: Identity,
@@ -143,12 +240,16 @@ async fn set_personal(
     Ok(Json(accounts.set_personal(identity, Personal { first_name, last_name, email }).await?.into()))
 }
 
-#[derive(Serialize, Deserialize, Validate)]
+/// Where things are sent.
+#[derive(Serialize, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Delivery, example = json!({ "address": "12 Harbour Road, Da Nang", "phone_number": "+84 90 000 0000" }))]
 struct DeliveryBody {
     #[garde(length(chars, min = 1, max = 500))]
+    #[schema(min_length = 1, max_length = 500)]
     address: String,
     #[garde(length(chars, min = 1, max = 40))]
+    #[schema(min_length = 1, max_length = 40)]
     phone_number: String,
 }
 
@@ -158,10 +259,25 @@ impl From<Delivery> for DeliveryBody {
     }
 }
 
+/// Where things are sent.
+#[utoipa::path(
+    get, path = "/account/customer/delivery", operation_id = "getDelivery", tag = "account",
+    responses((status = 200, description = "Where things are sent.", body = DeliveryBody)),
+    security(("bearer" = [])),
+    extensions(("x-problems" = json!(["not_found"]))),
+)]
 async fn delivery(State(accounts): State<Accounts>, identity: Identity) -> Result<Json<DeliveryBody>, Problem> {
     Ok(Json(accounts.delivery(identity).await?.into()))
 }
 
+/// Changes where things are sent.
+#[utoipa::path(
+    put, path = "/account/customer/delivery", operation_id = "setDelivery", tag = "account",
+    request_body = DeliveryBody,
+    responses((status = 200, description = "As it is now.", body = DeliveryBody)),
+    security(("bearer" = [])),
+    extensions(("x-problems" = json!(["not_found"]))),
+)]
 async fn set_delivery(
     State(accounts): State<Accounts>,
     identity: Identity,
@@ -170,6 +286,35 @@ async fn set_delivery(
     Ok(Json(accounts.set_delivery(identity, Delivery { address, phone_number }).await?.into()))
 }
 
+/// The keys that access tokens are verified with (RFC 7517, RFC 8037).
+#[utoipa::path(
+    get, path = "/.well-known/jwks.json", operation_id = "getKeys", tag = "account",
+    responses((status = 200, description = "The keys in force; the first one signs.", body = KeySet)),
+)]
 async fn jwks(State(accounts): State<Accounts>) -> Response {
     Json(accounts.jwks().public()).into_response()
+}
+
+/// Public keys.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what the library's own type does not say of itself")]
+struct KeySet {
+    keys: Vec<PublicKey>,
+}
+
+/// A public Ed25519 key.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what the library's own type does not say of itself")]
+struct PublicKey {
+    #[schema(pattern = "^OKP$")]
+    kty: String,
+    #[schema(pattern = "^Ed25519$")]
+    crv: String,
+    /// The key, in base64url.
+    x: String,
+    kid: String,
+    #[schema(pattern = "^EdDSA$")]
+    alg: String,
+    #[schema(rename = "use", pattern = "^sig$")]
+    purpose: String,
 }

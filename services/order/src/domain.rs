@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 pub const MAX_AMOUNT: i64 = (1 << 53) - 1;
 
 /// How an order stands.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = OrderStatus)]
 pub enum Status {
     /// Ordered, not yet paid.
     Pending,

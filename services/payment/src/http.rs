@@ -1,7 +1,6 @@
 //! The payment service's routes, below `/api/v1`.
 
 use axum::extract::State;
-use axum::routing::get;
 use axum::{Json, Router};
 use chassis::auth::Identity;
 use chassis::json::{PathId, ValidQuery};
@@ -9,22 +8,48 @@ use chassis::paging::{Page, PageQuery};
 use chassis::problem::Problem;
 use chassis::time::rfc3339;
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::Payments;
 use crate::domain::{Payment, Status};
 
 /// Routes below `/api/v1`.
 pub fn router(payments: Payments) -> Router {
-    Router::new().route("/payments", get(list)).route("/payments/{id}", get(show)).with_state(payments)
+    api().with_state(payments).into()
 }
 
-#[derive(Serialize)]
+/// What is to be said about them.
+pub fn document() -> OpenApi {
+    api().into_openapi()
+}
+
+fn api() -> OpenApiRouter<Payments> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show))
+}
+
+/// The money side of a purchase.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Payment, example = json!({
+    "id": 4503599627370500_u64,
+    "customer_id": 4503599627370300_u64,
+    "amount": 5560,
+    "currency_code": "VND",
+    "status": "CAPTURED",
+    "created_at": "2026-11-24T08:00:00.000Z",
+}))]
 struct PaymentBody {
+    /// The purchase's.
     id: u64,
     customer_id: u64,
+    /// In minor units of the currency.
     amount: i64,
+    /// ISO 4217.
     currency_code: String,
     status: Status,
+    #[schema(format = DateTime)]
     created_at: String,
 }
 
@@ -35,6 +60,13 @@ impl From<Payment> for PaymentBody {
     }
 }
 
+/// A payment of the customer.
+#[utoipa::path(
+    get, path = "/payments/{id}", operation_id = "getPayment", tag = "payment",
+    params(("id" = u64, Path, minimum = 1, maximum = 9007199254740991_u64, description = "The purchase's.")),
+    responses((status = 200, description = "The payment.", body = PaymentBody)),
+    security(("bearer" = [])),
+)]
 async fn show(
     State(payments): State<Payments>,
     identity: Identity,
@@ -43,6 +75,13 @@ async fn show(
     Ok(Json(payments.show(id, identity.customer_id).await?.into()))
 }
 
+/// A page of the customer's payments, newest first.
+#[utoipa::path(
+    get, path = "/payments", operation_id = "listPayments", tag = "payment",
+    params(PageQuery),
+    responses((status = 200, description = "A page.", body = Page<PaymentBody>)),
+    security(("bearer" = [])),
+)]
 async fn list(
     State(payments): State<Payments>,
     identity: Identity,

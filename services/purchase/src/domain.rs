@@ -19,7 +19,8 @@ pub const MAX_SAFE: u64 = (1 << 53) - 1;
 pub const MAX_AMOUNT: i64 = (1 << 53) - 1;
 
 /// Where a purchase stands, as its customer sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, utoipa::ToSchema)]
+#[schema(as = PurchaseStatus, rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Status {
     /// Accepted, and on disk.
     Pending,

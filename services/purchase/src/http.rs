@@ -5,36 +5,81 @@ mod read;
 mod streams;
 
 use axum::Router;
-use axum::routing::{get, post};
 use chassis::problem::{Code, Problem};
 use serde::Serialize;
+use utoipa::openapi::OpenApi;
+use utoipa::{PartialSchema as _, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::Purchases;
+use crate::results::EventView;
 
 /// Where these routes are nested.
 const BASE: &str = "/api/v1";
 
 /// All routes, to be nested under `/api/v1`. The token's verifier is a layer of the composition root.
 pub fn router(purchases: Purchases) -> Router {
-    Router::new()
-        .route("/purchases", post(place::place).get(read::list))
-        .route("/purchases/events", get(streams::of_customer))
-        .route("/purchases/{id}", get(read::show))
-        .route("/purchases/{id}/events", get(streams::of_purchase))
-        .route("/purchases/{id}/cancel", post(place::cancel))
-        .with_state(purchases)
+    api().with_state(purchases).into()
+}
+
+/// What is to be said about them.
+pub fn document() -> OpenApi {
+    let mut document = api().into_openapi();
+    // A stream's content is text to OpenAPI: nothing refers to what is in it.
+    let mut schemas = vec![(EventView::name().into_owned(), EventView::schema())];
+    EventView::schemas(&mut schemas);
+    document.components.get_or_insert_default().schemas.extend(schemas);
+    document
+}
+
+fn api() -> OpenApiRouter<Purchases> {
+    OpenApiRouter::new()
+        .routes(routes!(place::place, read::list))
+        .routes(routes!(streams::of_customer))
+        .routes(routes!(read::show))
+        .routes(routes!(streams::of_purchase))
+        .routes(routes!(place::cancel))
 }
 
 /// Where to go from a purchase.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Links {
     #[serde(rename = "self")]
     this: String,
+    /// Its event stream.
     events: String,
+    /// As soon as there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     order: Option<String>,
+    /// As soon as there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     payment: Option<String>,
+}
+
+/// How a step stands: sent, done, refused, taken back, or not to be taken back for now.
+#[derive(ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(dead_code, reason = "describes")]
+pub(crate) enum StepStatus {
+    Execute,
+    Success,
+    Failed,
+    Rollback,
+    RollbackFailed,
+}
+
+/// Why a step said no.
+#[derive(ToSchema)]
+#[schema(as = Reason, example = json!({ "code": "payment_declined", "detail": "the gateway declined the payment" }))]
+#[expect(dead_code, reason = "describes")]
+pub(crate) struct ReasonView {
+    /// Stable: `insufficient_stock`, `price_changed`, `product_not_found`, `payment_declined`, `cancelled`, …
+    code: String,
+    /// For people.
+    detail: String,
 }
 
 impl Links {

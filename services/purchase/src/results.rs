@@ -19,6 +19,9 @@ use saga_core::Millis;
 use saga_core::protocol::{Refusal, ResultEvent, ResultStatus};
 use serde::Serialize;
 use thiserror::Error;
+use utoipa::ToSchema;
+
+use crate::http::{ReasonView, StepStatus};
 
 /// What four steps and an end take up.
 const USUAL_LENGTH: usize = 160;
@@ -172,16 +175,31 @@ pub fn is_lawful(event: &ResultEvent, definition: &str) -> bool {
     named && event.seq > 0 && (end || !event.terminal) && event.at < 1 << 60
 }
 
-#[derive(Serialize)]
-struct EventView<'e> {
+/// The data of an event in a stream.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PurchaseEvent, example = json!({
+    "purchase_id": 4503599627370500_u64,
+    "seq": 2,
+    "step": "update-product-inventory",
+    "status": "SUCCESS",
+    "occurred_at": "2026-11-24T08:00:00.009Z",
+}))]
+pub(crate) struct EventView<'e> {
     purchase_id: u64,
+    /// Counts 1, 2, 3, … without gaps.
     seq: u32,
+    /// Of the saga; in the last event the saga itself.
     step: &'e str,
+    #[schema(value_type = StepStatus)]
     status: ResultStatus,
+    /// Whether it is the last one.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
     terminal: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ReasonView, required = false)]
     reason: Option<&'e Refusal>,
+    #[schema(format = DateTime)]
     occurred_at: String,
 }
 

@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use super::admin::{self, Accounts, AdminState};
 use super::backends::{Backends, Messages, Open, Sagas};
 use super::catalogue::{Catalogue, InProcess};
+use super::documents;
 use super::folder::Folder;
 use super::peers::{Keys, RemoteCatalogue};
 use super::places::{self, Place};
@@ -141,6 +142,8 @@ impl Services {
 
         let public = Router::new().nest("/api/v1", parts.api).merge(parts.well_known.clone());
         let public = public.layer(Extension(shared.verifier.clone()));
+        // Of the whole shop, whichever parts of it are here: behind an edge it is one.
+        let public = public.merge(documents::router(&documents::public()?));
         let internal = internal(config, parts.accounts.as_ref(), parts.products.as_ref()).await?;
         let internal = internal.merge(parts.well_known);
         let accounts: Option<Arc<dyn Accounts>> =

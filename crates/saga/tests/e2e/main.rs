@@ -6,6 +6,7 @@ mod abuse;
 mod binary;
 mod configuration;
 mod crash;
+mod documents;
 mod home;
 mod internal;
 mod operators;

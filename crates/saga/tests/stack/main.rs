@@ -12,6 +12,8 @@ mod binary;
 mod caches;
 mod city;
 mod crashes;
+#[path = "../e2e/documents.rs"]
+mod documents;
 mod faults;
 mod home;
 #[path = "../e2e/internal.rs"]

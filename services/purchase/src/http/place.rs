@@ -6,10 +6,11 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chassis::auth::Identity;
-use chassis::json::{PathId, Valid};
+use chassis::json::{PathId, Valid, parse};
 use chassis::problem::{Code, Problem};
 use garde::Validate;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Links, invalid, no_such_purchase};
 use crate::admission::Refused;
@@ -27,35 +28,80 @@ const BACKLOG_RETRY_SECONDS: u64 = 10;
 const MAX_REASON: usize = 200;
 
 // Limits are the domain's: the cart checks them, and says everything that is wrong.
-#[derive(Deserialize, Validate)]
+/// What to buy. Lines of the same product are merged.
+#[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewPurchase, example = json!({
+    "order_items": [{ "product_id": 4503599627370496_u64, "quantity": 4 }],
+    "payment": { "currency_code": "VND" },
+}))]
 pub(super) struct PlaceBody {
     #[garde(skip)]
+    #[schema(min_items = 1, max_items = 100)]
     order_items: Vec<Line>,
     #[garde(skip)]
     payment: Payment,
 }
 
-#[derive(Deserialize)]
+/// A product and how many of it.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewPurchaseLine)]
 struct Line {
+    #[schema(minimum = 1, maximum = 9007199254740991_u64)]
     product_id: u64,
+    /// Together the lines of a product may have so many, too.
+    #[schema(minimum = 1, maximum = 1000000)]
     quantity: i64,
 }
 
-#[derive(Deserialize)]
+/// How to pay.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewPurchasePayment)]
 struct Payment {
+    /// ISO 4217; the products'.
+    #[schema(pattern = "^[A-Z]{3}$", min_length = 3, max_length = 3)]
     currency_code: String,
 }
 
-#[derive(Serialize)]
+/// A purchase that is on its way.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AcceptedPurchase, example = json!({
+    "id": 4503599627370500_u64,
+    "status": "PENDING",
+    "links": {
+        "self": "/api/v1/purchases/4503599627370500",
+        "events": "/api/v1/purchases/4503599627370500/events",
+    },
+}))]
 struct AcceptedView {
+    /// Also the order's and the payment's.
     id: u64,
+    #[schema(value_type = Status)]
     status: &'static str,
     links: Links,
 }
 
+/// Buys: the purchase is written down, and runs as a saga.
+///
+/// How it goes is told by its event stream, or by looking at it with `wait`. The same key and body are the same purchase for
+/// 48 hours.
+#[utoipa::path(
+    post, path = "/purchases", operation_id = "placePurchase", tag = "purchase",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, nullable = false, min_length = 1, max_length = 257,
+            pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-\[\]-~]{1,255})$"#,
+            description = "1 to 255 visible ASCII characters, quoted or bare; a customer's own."),
+    ),
+    request_body = PlaceBody,
+    responses((status = 202, description = "Accepted, and on disk.", body = AcceptedView, headers(
+        ("Location" = String, description = "Where it is looked at."),
+        ("Idempotency-Replayed" = Option<String>, description = "`true` when it was accepted before."),
+    ))),
+    security(("bearer" = [])),
+    extensions(("x-problems" = json!(["idempotency_key_reused", "unsupported_currency", "amount_out_of_range", "overloaded"]))),
+)]
 pub(super) async fn place(
     State(purchases): State<Purchases>,
     identity: Identity,
@@ -112,21 +158,45 @@ fn problem(error: PlaceError) -> Problem {
     }
 }
 
-#[derive(Deserialize, Default)]
+/// Why.
+#[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Cancel, example = json!({ "reason": "ordered twice" }))]
 struct CancelBody {
-    #[serde(default)]
+    /// Kept in the saga's history.
+    #[garde(inner(length(chars, max = MAX_REASON)))]
+    #[schema(max_length = 200)]
     reason: Option<String>,
 }
 
-#[derive(Serialize)]
+/// A purchase that is to be taken back.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CancelledPurchase, example = json!({
+    "id": 4503599627370500_u64,
+    "status": "RUNNING",
+    "cancel_requested": true,
+    "links": {
+        "self": "/api/v1/purchases/4503599627370500",
+        "events": "/api/v1/purchases/4503599627370500/events",
+    },
+}))]
 struct CancelView {
     id: u64,
+    #[schema(value_type = Status)]
     status: &'static str,
     cancel_requested: bool,
     links: Links,
 }
 
+/// Asks for a purchase to be taken back; possible until it is charged.
+#[utoipa::path(
+    post, path = "/purchases/{id}/cancel", operation_id = "cancelPurchase", tag = "purchase",
+    params(("id" = u64, Path, minimum = 1, maximum = 9007199254740991_u64)),
+    request_body = Option<CancelBody>,
+    responses((status = 202, description = "It is being taken back.", body = CancelView)),
+    security(("bearer" = [])),
+    extensions(("x-problems" = json!(["conflict"]))),
+)]
 pub(super) async fn cancel(
     State(purchases): State<Purchases>,
     identity: Identity,
@@ -156,15 +226,6 @@ fn reason_of(body: &[u8]) -> Result<String, Problem> {
     if body.is_empty() {
         return Ok(unsaid());
     }
-    let parsed: CancelBody = serde_json::from_slice(body).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => invalid("#/reason", error.to_string()),
-        _ => Problem::new(Code::MalformedJson, error.to_string()),
-    })?;
-    match parsed.reason {
-        Some(reason) if reason.chars().count() > MAX_REASON => {
-            Err(invalid("#/reason", format!("must have at most {MAX_REASON} characters")))
-        }
-        Some(reason) if !reason.trim().is_empty() => Ok(reason),
-        _ => Ok(unsaid()),
-    }
+    let CancelBody { reason } = parse(body)?;
+    Ok(reason.filter(|reason| !reason.trim().is_empty()).unwrap_or_else(unsaid))
 }

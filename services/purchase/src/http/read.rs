@@ -14,10 +14,11 @@ use garde::Validate;
 use saga_core::protocol::{Refusal, ResultStatus};
 use saga_runtime::StoreError;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::{Links, invalid, no_such_purchase};
+use super::{Links, ReasonView, StepStatus, invalid, no_such_purchase};
 use crate::app::Purchases;
-use crate::domain::MAX_SAFE;
+use crate::domain::{MAX_SAFE, Status};
 use crate::outbound::Course;
 use crate::results::{self, Entry};
 use crate::store::Row;
@@ -30,47 +31,121 @@ const PAGE: u32 = 50;
 const MAX_PAGE: u32 = 200;
 
 /// What is the same in a list and alone.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = PurchaseSummary)]
 struct Summary {
     id: u64,
+    #[schema(value_type = Status)]
     status: &'static str,
+    /// In minor units of the currency.
     amount: i64,
+    /// ISO 4217.
     currency_code: String,
+    /// Why it is taken back.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ReasonView, required = false)]
     reason: Option<Refusal>,
+    /// Whether the customer asked for it to be taken back.
     cancel_requested: bool,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     updated_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime, nullable = false)]
     ended_at: Option<String>,
     links: Links,
 }
 
-#[derive(Serialize)]
+/// A purchase.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Purchase, example = json!({
+    "id": 4503599627370500_u64,
+    "status": "COMPLETED",
+    "amount": 5560,
+    "currency_code": "VND",
+    "cancel_requested": false,
+    "created_at": "2026-11-24T08:00:00.000Z",
+    "updated_at": "2026-11-24T08:00:00.021Z",
+    "ended_at": "2026-11-24T08:00:00.021Z",
+    "links": {
+        "self": "/api/v1/purchases/4503599627370500",
+        "events": "/api/v1/purchases/4503599627370500/events",
+        "order": "/api/v1/orders/4503599627370500",
+        "payment": "/api/v1/payments/4503599627370500",
+    },
+    "order_items": [{ "product_id": 4503599627370496_u64, "quantity": 4, "unit_price": 1390 }],
+    "steps": [{
+        "step": "update-product-inventory",
+        "status": "SUCCESS",
+        "started_at": "2026-11-24T08:00:00.004Z",
+        "updated_at": "2026-11-24T08:00:00.009Z",
+    }],
+}))]
 struct Full {
     #[serde(flatten)]
     summary: Summary,
+    #[schema(value_type = Vec<LineView>)]
     order_items: Vec<PurchaseItem>,
     steps: Vec<Step>,
 }
 
-#[derive(Serialize)]
+/// A product, how many of it, and what one cost when it was quoted, in minor units.
+#[derive(ToSchema)]
+#[schema(as = PurchaseLine)]
+#[expect(dead_code, reason = "describes")]
+struct LineView {
+    product_id: u64,
+    quantity: i64,
+    unit_price: i64,
+}
+
+/// How a step of the saga stands.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PurchaseStep)]
 struct Step {
     step: String,
+    #[schema(value_type = StepStatus)]
     status: ResultStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ReasonView, required = false)]
     reason: Option<Refusal>,
+    #[schema(format = DateTime)]
     started_at: String,
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
-#[derive(Deserialize, Validate)]
+#[derive(Deserialize, Validate, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ShowQuery {
-    #[garde(length(max = 20))]
+    /// Answer when it changes (with `If-None-Match`) or ends (without), at the latest after this time: `10s`, `500ms`, or
+    /// seconds without a unit; cut off at 30 s.
+    #[garde(length(chars, max = 20))]
+    #[param(max_length = 20, pattern = "^[0-9]+(ms|s)?$", nullable = false)]
     wait: Option<String>,
 }
 
+/// A purchase of the customer; with `wait` it is a long poll.
+#[utoipa::path(
+    get, path = "/purchases/{id}", operation_id = "getPurchase", tag = "purchase",
+    params(
+        ("id" = u64, Path, minimum = 1, maximum = 9007199254740991_u64),
+        ShowQuery,
+        ("If-None-Match" = Option<String>, Header, nullable = false, description = "The `ETag` of an answer before."),
+    ),
+    responses(
+        (status = 200, description = "The purchase.", body = Full, headers(
+            ("ETag" = String, description = "Changes with whatever is shown."),
+        )),
+        (status = 304, description = "It is as it was known.", headers(
+            ("ETag" = String, description = "As it was sent."),
+        )),
+    ),
+    security(("bearer" = [])),
+    extensions(("x-problems" = json!(["overloaded"]))),
+)]
 pub(super) async fn show(
     State(purchases): State<Purchases>,
     identity: Identity,
@@ -198,15 +273,27 @@ fn steps(entries: Vec<Entry<'_>>) -> Vec<Step> {
     steps
 }
 
-#[derive(Deserialize, Validate)]
+#[derive(Deserialize, Validate, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
+    /// How many items; 50 when it is not given.
     #[garde(range(min = 1, max = MAX_PAGE))]
+    #[param(minimum = 1, maximum = 200, nullable = false)]
     limit: Option<u32>,
-    #[garde(length(max = 200))]
+    /// The page before told it as `next_page_token`; without one: the first page.
+    #[garde(length(chars, max = 200))]
+    #[param(max_length = 200, nullable = false)]
     page_token: Option<String>,
 }
 
+/// A page of the customer's purchases, newest first.
+#[utoipa::path(
+    get, path = "/purchases", operation_id = "listPurchases", tag = "purchase",
+    params(ListQuery),
+    responses((status = 200, description = "A page.", body = Page<Summary>)),
+    security(("bearer" = [])),
+)]
 pub(super) async fn list(
     State(purchases): State<Purchases>,
     identity: Identity,

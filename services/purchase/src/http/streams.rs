@@ -25,6 +25,7 @@ use garde::Validate;
 use saga_core::Millis;
 use serde::Deserialize;
 use tokio::sync::mpsc;
+use utoipa::IntoParams;
 
 use super::no_such_purchase;
 use crate::app::Purchases;
@@ -43,6 +44,24 @@ const RESUMED: u32 = 5_000;
 /// And at what changed a little before, because commits and clocks are not that exact, in ms.
 const OVERLAP: Millis = 2_000;
 
+/// What happens to a purchase, as it happens (server-sent events, WHATWG).
+///
+/// `id` is the event's number, `event` the step and its status (`create-payment.success`), `data` a `PurchaseEvent`. The
+/// stream ends after the terminal event, and with the token. A comment is sent every 15 s.
+#[utoipa::path(
+    get, path = "/purchases/{id}/events", operation_id = "watchPurchase", tag = "purchase",
+    params(
+        ("id" = u64, Path, minimum = 1, maximum = 9007199254740991_u64),
+        ("Last-Event-ID" = Option<String>, Header, nullable = false, description = "Only what came after this event."),
+    ),
+    responses(
+        (status = 200, description = "The stream.", body = String, content_type = "text/event-stream",
+            example = "retry: 1000\n\nid: 1\nevent: update-product-inventory.execute\ndata: {\"purchase_id\":4503599627370500,\"seq\":1,\"step\":\"update-product-inventory\",\"status\":\"EXECUTE\",\"occurred_at\":\"2026-11-24T08:00:00.004Z\"}\n\n"),
+        (status = 204, description = "All of it was read before."),
+    ),
+    security(("bearer" = [])),
+    extensions(("x-problems" = json!(["too_many_streams", "overloaded"]))),
+)]
 pub(super) async fn of_purchase(
     State(purchases): State<Purchases>,
     identity: Identity,
@@ -148,15 +167,34 @@ impl OfPurchase {
     }
 }
 
-#[derive(Deserialize, Validate)]
+#[derive(Deserialize, Validate, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct StreamQuery {
     /// Only how purchases ended.
     #[serde(default)]
     #[garde(skip)]
+    #[param(required = false)]
     terminal: bool,
 }
 
+/// What happens to all purchases of the customer, as it happens (server-sent events, WHATWG).
+///
+/// `id` is a moment, to resume from: then some events come again, and `seq` tells which. `event` is the step and its status,
+/// `data` a `PurchaseEvent`. The stream ends with the token. A comment is sent every 15 s.
+#[utoipa::path(
+    get, path = "/purchases/events", operation_id = "watchPurchases", tag = "purchase",
+    params(
+        StreamQuery,
+        ("Last-Event-ID" = Option<String>, Header, nullable = false, description = "Only what came after this moment."),
+    ),
+    responses(
+        (status = 200, description = "The stream.", body = String, content_type = "text/event-stream",
+            example = "retry: 1000\n\nid: 1732435200021\nevent: create-order.success\ndata: {\"purchase_id\":4503599627370500,\"seq\":4,\"step\":\"create-order\",\"status\":\"SUCCESS\",\"occurred_at\":\"2026-11-24T08:00:00.012Z\"}\n\n"),
+    ),
+    security(("bearer" = [])),
+    extensions(("x-problems" = json!(["too_many_streams", "overloaded"]))),
+)]
 pub(super) async fn of_customer(
     State(purchases): State<Purchases>,
     identity: Identity,

@@ -1,0 +1,147 @@
+//! The API's document against the shop that serves it: routes, methods, limits, the page that shows it.
+
+use bytes::Bytes;
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::town::{BodyJson as _, Person, Town, created, product};
+
+/// Every (path, methods) of the document.
+pub fn operations() -> Vec<(String, Vec<String>)> {
+    let document = saga::up::documents::public().unwrap();
+    let paths = document["paths"].as_object().unwrap().iter();
+    let methods = |item: &Value| item.as_object().unwrap().keys().map(|method| method.to_ascii_uppercase()).collect();
+    paths.map(|(path, item)| (path.clone(), methods(item))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_is_served_once_and_then_only_when_it_has_changed() {
+    let town = Town::open().await;
+    let nobody = town.nobody();
+    let answer = nobody.get("/openapi.json").await;
+    assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, "application/json"));
+    assert_eq!(answer.body_json(), saga::up::documents::public().unwrap());
+    let known = [("if-none-match", answer.header("etag").to_owned())];
+    let again = nobody.send(Method::GET, "/openapi.json", &known, Bytes::new()).await;
+    assert_eq!((again.status, again.body.len()), (StatusCode::NOT_MODIFIED, 0));
+    let other = [("if-none-match", "\"of-yesterday\"".to_owned())];
+    assert_eq!(nobody.send(Method::GET, "/openapi.json", &other, Bytes::new()).await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_comes_with_all_that_it_needs_and_may_load_nothing_from_elsewhere() {
+    let town = Town::open().await;
+    let nobody = town.nobody();
+    let moved = nobody.get("/docs").await;
+    assert_eq!((moved.status, moved.header("location")), (StatusCode::PERMANENT_REDIRECT, "/docs/"));
+    for (file, kind) in [
+        ("", "text/html"),
+        ("swagger-ui.css", "text/css"),
+        ("index.css", "text/css"),
+        ("swagger-ui-bundle.js", "text/javascript"),
+        ("swagger-ui-standalone-preset.js", "text/javascript"),
+        ("swagger-initializer.js", "text/javascript"),
+        ("favicon-32x32.png", "image/png"),
+    ] {
+        let answer = nobody.get(&format!("/docs/{file}")).await;
+        assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, kind), "{file}");
+        let policy = answer.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{file}: {policy}");
+        assert!(!policy.contains("http") && !policy.contains('*'), "{file}: {policy}");
+    }
+    let settings = nobody.get("/docs/swagger-initializer.js").await.body;
+    let settings = String::from_utf8(settings.to_vec()).unwrap();
+    assert!(settings.contains("\"url\": \"/openapi.json\"") && settings.contains("\"validatorUrl\": \"none\""));
+    assert_eq!(nobody.get("/docs/etc%2Fpasswd").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_path_takes_the_methods_of_the_document_and_says_so_to_others() {
+    let town = Town::open().await;
+    let nobody = town.nobody();
+    let all = operations();
+    assert!(all.len() > 18, "{all:?}");
+    for (path, documented) in all {
+        let path = path.replace("{id}", "1");
+        let answer = nobody.send(Method::PATCH, &path, &[], Bytes::new()).await;
+        assert_eq!(answer.code(), "method_not_allowed", "{path}");
+        let mut allowed: Vec<&str> = answer.header("allow").split(',').filter(|method| *method != "HEAD").collect();
+        allowed.sort_unstable();
+        assert_eq!(allowed, documented, "{path}");
+    }
+}
+
+/// What is wrong with a body, by its limits: (pointer, value).
+fn beyond(properties: &Value) -> Vec<(String, Value)> {
+    let mut wrong = Vec::new();
+    for (name, schema) in properties.as_object().unwrap() {
+        let at = format!("#/{name}");
+        let text = |length: u64| json!("x".repeat(usize::try_from(length).unwrap()));
+        if let Some(most) = schema["maxLength"].as_u64() {
+            wrong.push((at.clone(), text(most + 1)));
+        }
+        if let Some(least) = schema["minLength"].as_u64() {
+            wrong.push((at.clone(), text(least - 1)));
+        }
+        if let Some(most) = schema["maximum"].as_i64() {
+            wrong.push((at.clone(), json!(most + 1)));
+        }
+        if let Some(least) = schema["minimum"].as_i64() {
+            wrong.push((at.clone(), json!(least - 1)));
+        }
+    }
+    wrong
+}
+
+/// Every operation with a body: (method, path, name of the body's schema).
+fn bodies(document: &Value) -> Vec<(Method, String, String)> {
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+            let reference = schema["$ref"].as_str().or(schema["oneOf"][1]["$ref"].as_str());
+            if let Some(name) = reference.and_then(|reference| reference.rsplit('/').next()) {
+                found.push((method.to_ascii_uppercase().parse().unwrap(), path.clone(), name.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_beyond_a_documented_limit_is_refused_at_its_field() {
+    let town = Town::open().await;
+    let category = town.category().await;
+    let cup = created(&town.admin.post("/api/v1/products", &product(category, 10, 10)).await);
+    let purchase = town.admin.buy(&[(cup, 1)]).await;
+    let document = saga::up::documents::public().unwrap();
+    let mut tried = 0;
+    for (method, path, name) in bodies(&document) {
+        let schema = &document["components"]["schemas"][&name];
+        assert_eq!(schema["additionalProperties"], false, "{name}");
+        let id = match path.as_str() {
+            path if path.contains("/products") => cup,
+            path if path.contains("/categories") => category,
+            _ => purchase,
+        };
+        let path = path.replace("{id}", &id.to_string());
+        let mut wrong = beyond(&schema["properties"]);
+        wrong.push(("#/nobody_knows_this".to_owned(), json!(1)));
+        for (pointer, value) in wrong {
+            let mut body = schema["example"].clone();
+            body[pointer.trim_start_matches("#/")] = value.clone();
+            let found = refused(&town.admin, &method, &path, &body).await;
+            assert!(found.contains(&pointer), "{method} {path}: {value} at {pointer} is answered {found:?}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 60, "{tried}");
+}
+
+/// The pointers of a 422.
+async fn refused(who: &Person, method: &Method, path: &str, body: &Value) -> Vec<String> {
+    let json = [("content-type", "application/json".to_owned())];
+    let answer = who.send(method.clone(), path, &json, Bytes::from(body.to_string())).await;
+    let errors = answer.body_json()["errors"].as_array().cloned().unwrap_or_default();
+    errors.iter().map(|error| error["pointer"].as_str().unwrap().to_owned()).collect()
+}
