@@ -107,6 +107,22 @@ pub async fn transact(
     Ok(done.replies)
 }
 
+/// Which commands, in the batch's order, have their final answer at this moment.
+///
+/// # Errors
+/// The database's.
+pub async fn settled(pg: &Pg, batch: &[Command]) -> Result<Vec<bool>, PgError> {
+    let keys: Vec<BarrierKey> = batch.iter().map(BarrierKey::of).collect();
+    let mut settled = vec![false; keys.len()];
+    for row in &pg.read(load(&keys)).await? {
+        let at = usize::try_from(row.big(0)?).ok().and_then(|ord| ord.checked_sub(1));
+        if let Some(answer) = at.and_then(|at| settled.get_mut(at)) {
+            *answer = true;
+        }
+    }
+    Ok(settled)
+}
+
 /// Hands every answer of this moment to `each`, in the order of sagas: what `saga check` reads.
 ///
 /// # Errors

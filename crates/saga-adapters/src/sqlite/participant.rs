@@ -36,6 +36,17 @@ pub fn transact(
     Ok(done.replies)
 }
 
+/// Which commands, in the batch's order, have their final answer at this moment.
+///
+/// # Errors
+/// SQLite's.
+pub fn settled(conn: &Connection, batch: &[Command]) -> Result<Vec<bool>, SqlError> {
+    let mut statement = conn.prepare_cached(LOAD)?;
+    let exists =
+        |c: &Command| statement.exists((c.saga.id, c.saga.definition.as_str(), c.step.as_str(), c.op.as_str()));
+    Ok(batch.iter().map(exists).collect::<Result<_, _>>()?)
+}
+
 fn load(conn: &Connection, keys: &[BarrierKey]) -> Result<Vec<BarrierRow>, SqlError> {
     let mut statement = conn.prepare_cached(LOAD)?;
     let mut rows = Vec::new();

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use contracts::purchase::{PaymentOutput, PurchaseInput};
-use saga_adapters::postgres::participant::{Effects, transact};
+use saga_adapters::postgres::participant::{self, Effects, transact};
 use saga_adapters::postgres::{Columns as _, Pg, PgError, Query, Row, Schema, Snapshot, big, bigs};
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Json, Millis};
@@ -32,9 +32,6 @@ const BLOCK: &str = "insert into barrier (saga_id, definition, step, op, outcome
     select u.id, u.definition, u.step, 'do', $4::text, $5::bigint
     from unnest($1::bigint[], $2::text[], $3::text[]) as u (id, definition, step)
     on conflict do nothing";
-const SETTLED: &str = "select u.at from unnest($1::bigint[], $2::text[], $3::text[]) with ordinality
-    as u (id, definition, step, at) join barrier b
-    on b.saga_id = u.id and b.definition = u.definition and b.step = u.step and b.op = 'do'";
 const STATUSES: &str = "select id, status from payment where id = any($1)";
 
 /// The store, over the database of [`PG_SCHEMA`].
@@ -53,7 +50,7 @@ impl PgStore {
 #[async_trait]
 impl Store for PgStore {
     async fn settled(&self, batch: Vec<Command>) -> Result<Vec<bool>, StoreError> {
-        Ok(settled(&self.pg, &batch).await?)
+        Ok(participant::settled(&self.pg, &batch).await?)
     }
 
     async fn charge(
@@ -84,16 +81,6 @@ impl Store for PgStore {
         let query = Query::new(sql).big(customer_id).bind(before).bind(i64::from(limit));
         Ok(self.pg.read(query).await?.iter().map(payment).collect::<Result<_, _>>()?)
     }
-}
-
-async fn settled(pg: &Pg, batch: &[Command]) -> Result<Vec<bool>, PgError> {
-    let query = Query::new(SETTLED)
-        .bind(bigs(batch.iter().map(|c| c.saga.id)))
-        .bind(batch.iter().map(|c| c.saga.definition.as_str().to_owned()).collect::<Vec<_>>())
-        .bind(batch.iter().map(|c| c.step.as_str().to_owned()).collect::<Vec<_>>());
-    let rows = pg.read(query).await?;
-    let settled: BTreeSet<u64> = rows.iter().map(|row| row.big(0)).collect::<Result<_, PgError>>()?;
-    Ok((1..).zip(batch).map(|(at, _)| settled.contains(&at)).collect())
 }
 
 async fn block(pg: &Pg, batch: &[Command], now: Millis) -> Result<Vec<bool>, PgError> {

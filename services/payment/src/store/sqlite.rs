@@ -40,7 +40,7 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn settled(&self, batch: Vec<Command>) -> Result<Vec<bool>, StoreError> {
-        self.db.read(move |conn| batch.iter().map(|command| settled(conn, command)).collect()).await
+        self.db.read(move |conn| participant::settled(conn, &batch)).await
     }
 
     async fn charge(
@@ -138,12 +138,6 @@ fn insert(
     let values = (id, customer_id, amount, currency_code, status.as_str(), reference, now);
     conn.prepare_cached(sql)?.execute(values)?;
     Ok(())
-}
-
-fn settled(conn: &Connection, command: &Command) -> Result<bool, SqlError> {
-    let sql = "select 1 from barrier where saga_id = ?1 and definition = ?2 and step = ?3 and op = 'do'";
-    let (saga, step) = (&command.saga, command.step.as_str());
-    Ok(conn.prepare_cached(sql)?.exists((saga.id, saga.definition.as_str(), step))?)
 }
 
 fn block(conn: &Connection, command: &Command, now: Millis) -> Result<bool, SqlError> {
