@@ -34,6 +34,7 @@ pub fn complete(document: &mut Value) {
         for (_, operation) in item.as_object_mut().into_iter().flatten() {
             let Some(operation) = operation.as_object_mut() else { continue };
             let codes = codes(path, operation);
+            name_body(operation);
             let responses = operation.entry("responses").or_insert_with(|| json!({}));
             if let Some(responses) = responses.as_object_mut() {
                 responses.values_mut().for_each(name_headers);
@@ -45,6 +46,19 @@ pub fn complete(document: &mut Value) {
     let examples: Map<String, Value> =
         Code::ALL.iter().map(|code| (code.as_str().to_owned(), example(*code))).collect();
     document["components"]["examples"] = examples.into();
+}
+
+/// A body that may be left out is not there; it is not `null`.
+fn name_body(operation: &mut Map<String, Value>) {
+    let Some(content) = operation.get_mut("requestBody").and_then(|body| body["content"].as_object_mut()) else {
+        return;
+    };
+    for (_, content) in content {
+        let other = content["schema"]["oneOf"].as_array().and_then(|all| all.iter().find(|one| one["type"] != "null"));
+        if let Some(schema) = other.cloned() {
+            content["schema"] = schema;
+        }
+    }
 }
 
 /// A header is there, or it is not: none is ever null. Those that a handler types as optional may be left out.

@@ -5,6 +5,7 @@
 mod abuse;
 mod binary;
 mod configuration;
+mod conformance;
 mod crash;
 mod documents;
 mod home;
@@ -14,4 +15,5 @@ mod purchases;
 mod readme;
 mod regressions;
 mod roles;
+mod schemathesis;
 mod town;

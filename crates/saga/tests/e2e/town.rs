@@ -219,7 +219,9 @@ impl Person {
 
     pub async fn send(&self, method: Method, path: &str, extra: &[(&'static str, String)], body: Bytes) -> Answer {
         let mut connection = Connection::new(&self.endpoint);
-        connection.send_with(method, path, self.bearer().as_ref(), extra, body).await.unwrap()
+        let answer = connection.send_with(method.clone(), path, self.bearer().as_ref(), extra, body).await.unwrap();
+        crate::conformance::check(&method, path, &answer);
+        answer
     }
 
     /// `None`: nobody answers.

@@ -11,6 +11,8 @@ mod abuse;
 mod binary;
 mod caches;
 mod city;
+#[path = "../e2e/conformance.rs"]
+mod conformance;
 mod crashes;
 #[path = "../e2e/documents.rs"]
 mod documents;
@@ -24,6 +26,8 @@ mod purchases;
 mod regressions;
 #[path = "../e2e/roles.rs"]
 mod roles;
+#[path = "../e2e/schemathesis.rs"]
+mod schemathesis;
 mod servers;
 #[path = "../e2e/town.rs"]
 mod town;
