@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, missing_docs, dead_code, reason = "tests")]
 
 mod abuse;
+mod asyncapi;
 mod binary;
 mod configuration;
 mod conformance;

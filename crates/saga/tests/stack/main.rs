@@ -7,6 +7,8 @@
 
 #[path = "../e2e/abuse.rs"]
 mod abuse;
+#[path = "../e2e/asyncapi.rs"]
+mod asyncapi;
 #[path = "../e2e/binary/process.rs"]
 mod binary;
 mod caches;
@@ -20,6 +22,7 @@ mod faults;
 mod home;
 #[path = "../e2e/internal.rs"]
 mod internal;
+mod messages;
 #[path = "../e2e/purchases.rs"]
 mod purchases;
 #[path = "../e2e/regressions.rs"]
