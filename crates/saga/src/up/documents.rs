@@ -22,12 +22,55 @@ use utoipa_swagger_ui::Config;
 /// Where the document is.
 const DOCUMENT: &str = "/openapi.json";
 
-/// What the page may load: its own files. Its script sets styles and draws its icons from data of its own.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+/// The pages that the `type` of a problem leads to: of every code, also of those with which sagas are refused.
+macro_rules! pages {
+    ($($code:literal),* $(,)?) => {
+        &[$(($code, include_str!(concat!("../../../../docs/errors/", $code, ".md")))),*]
+    };
+}
+
+/// By their codes, as texts in Markdown.
+const ERRORS: &[(&str, &str)] = pages![
+    "amount_out_of_range",
+    "cancelled",
+    "compensation_stuck",
+    "conflict",
+    "deadline_exceeded",
+    "dependency_unavailable",
+    "forbidden",
+    "idempotency_in_progress",
+    "idempotency_key_reused",
+    "insufficient_stock",
+    "internal_error",
+    "invalid_order",
+    "invalid_payment",
+    "invalid_purchase",
+    "malformed_json",
+    "method_not_allowed",
+    "not_found",
+    "order_cancelled",
+    "order_not_found",
+    "overloaded",
+    "payload_too_large",
+    "payment_declined",
+    "price_changed",
+    "product_not_found",
+    "rate_limited",
+    "token_expired",
+    "too_many_streams",
+    "unauthenticated",
+    "undone_before_do",
+    "unsupported_currency",
+    "unsupported_media_type",
+    "validation_error",
+];
+
+/// What the page may load: its own files. It draws its icons from data of its own.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const ABOUT: &str = "Register, log in, buy, and watch the purchase go through its steps.\n\n\
-    Errors are `application/problem+json` (RFC 9457) with a stable `code`; each has a page under `docs/errors/`. \
+    Errors are `application/problem+json` (RFC 9457) with a stable `code`; its `type` leads to a page about it. \
     `Retry-After` says when to come back. Amounts are integers in minor units, ids integers below 2^53, times RFC 3339 in \
     UTC. Lists are pages: hand `next_page_token` back as `page_token`. Fields and parameters that nobody knows are \
     refused, and so is the character U+0000. A body may have up to 64 KiB, all headers together 16 KiB.";
@@ -116,6 +159,7 @@ pub(super) fn router(document: &Value) -> Router {
         .route(DOCUMENT, get(move |headers: HeaderMap| async move { json_answer(&headers, &bytes, &etag) }))
         .route("/docs", get(|| async { Redirect::permanent("/docs/") }))
         .route("/docs/", get(move || async move { page("", index) }))
+        .route("/docs/errors/{code}", get(error_page))
         .route("/docs/{file}", get(move |Path(file): Path<String>| async move { page(&file, config) }))
 }
 
@@ -126,6 +170,14 @@ fn json_answer(headers: &HeaderMap, bytes: &Bytes, etag: &str) -> Response {
     match known {
         true => (StatusCode::NOT_MODIFIED, same).into_response(),
         false => (same, [(CONTENT_TYPE, "application/json")], bytes.clone()).into_response(),
+    }
+}
+
+async fn error_page(Path(code): Path<String>) -> Response {
+    match ERRORS.iter().find(|(name, _)| *name == code) {
+        // As text: a browser shows it, and nothing in it is taken for anything else.
+        Some((_, text)) => ([(CONTENT_TYPE, "text/plain; charset=utf-8")], *text).into_response(),
+        None => Problem::new(Code::NotFound, "there is no such error code").into_response(),
     }
 }
 

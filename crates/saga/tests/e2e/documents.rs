@@ -46,12 +46,18 @@ async fn the_page_comes_with_all_that_it_needs_and_may_load_nothing_from_elsewhe
         let answer = nobody.get(&format!("/docs/{file}")).await;
         assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, kind), "{file}");
         let policy = answer.header("content-security-policy");
-        assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{file}: {policy}");
+        assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"), "{file}: {policy}");
         assert!(!policy.contains("http") && !policy.contains('*'), "{file}: {policy}");
     }
     let settings = nobody.get("/docs/swagger-initializer.js").await.body;
     let settings = String::from_utf8(settings.to_vec()).unwrap();
     assert!(settings.contains("\"url\": \"/openapi.json\"") && settings.contains("\"validatorUrl\": \"none\""));
+    let wrong = nobody.get("/docs/errors/no_code").await;
+    assert_eq!(wrong.code(), "not_found");
+    // The type of a problem leads to its page.
+    let page = nobody.get(wrong.body_json()["type"].as_str().unwrap()).await;
+    assert_eq!((page.status, page.header("content-type")), (StatusCode::OK, "text/plain; charset=utf-8"));
+    assert!(page.body.starts_with(b"# not_found"), "{:?}", page.body);
     assert_eq!(nobody.get("/docs/etc%2Fpasswd").await.status, StatusCode::NOT_FOUND);
 }
 

@@ -77,3 +77,13 @@ fn every_example_passes_the_schema_it_stands_for() {
     }
     assert!(checked > 35, "{checked}");
 }
+
+#[test]
+fn every_error_code_has_its_page_in_the_binary() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let named: BTreeSet<String> =
+        files.filter_map(|name| name.strip_suffix(".md").map(str::to_owned)).filter(|name| name != "README").collect();
+    assert_eq!(named, ERRORS.iter().map(|(code, _)| (*code).to_owned()).collect());
+    assert!(Code::ALL.iter().all(|code| named.contains(code.as_str())));
+}
