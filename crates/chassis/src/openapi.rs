@@ -21,19 +21,20 @@ pub const BEARER: &str = "bearer";
 const PROBLEM: &str = "Problem";
 
 /// What every operation may come to.
-const ALWAYS: &[Code] = &[Code::RateLimited, Code::DependencyUnavailable, Code::InternalError];
+const ALWAYS: &[Code] = &[Code::DependencyUnavailable, Code::InternalError];
 /// Of whoever must say who they are.
 const SIGNED_IN: &[Code] = &[Code::Unauthenticated, Code::TokenExpired];
 /// Of a body that may be left out, whatever it calls itself.
 const BODY: &[Code] = &[Code::MalformedJson, Code::PayloadTooLarge, Code::ValidationError];
 
-/// Adds to every operation the answers that its arguments bring along, and the schema of problems.
-pub fn complete(document: &mut Value) {
+/// Adds to every operation the answers that its arguments bring along, those that whatever stands before it may give, and
+/// the schema of problems.
+pub fn complete(document: &mut Value, before: &[Code]) {
     let paths = document.get_mut("paths").and_then(Value::as_object_mut);
     for (path, item) in paths.into_iter().flatten() {
         for (_, operation) in item.as_object_mut().into_iter().flatten() {
             let Some(operation) = operation.as_object_mut() else { continue };
-            let codes = codes(path, operation);
+            let codes = codes(path, operation, before);
             name_body(operation);
             let responses = operation.entry("responses").or_insert_with(|| json!({}));
             if let Some(responses) = responses.as_object_mut() {
@@ -75,8 +76,8 @@ fn name_headers(response: &mut Value) {
 }
 
 /// Every code that an operation may answer with.
-fn codes(path: &str, operation: &mut Map<String, Value>) -> Vec<Code> {
-    let mut codes = ALWAYS.to_vec();
+fn codes(path: &str, operation: &mut Map<String, Value>, before: &[Code]) -> Vec<Code> {
+    let mut codes = [ALWAYS, before].concat();
     if let Some(needed) = operation.get("security").and_then(Value::as_array).and_then(|all| all.first()) {
         codes.extend(SIGNED_IN);
         if needed[BEARER].as_array().is_some_and(|roles| !roles.is_empty()) {
@@ -206,7 +207,7 @@ mod tests {
             "x-problems": ["conflict"],
             "responses": { "200": { "description": "changed" } },
         } } } });
-        complete(&mut document);
+        complete(&mut document, &[Code::RateLimited]);
         let operation = &document["paths"]["/things/{id}"]["put"];
         let responses =
             operation["responses"].as_object().map(|all| all.keys().map(String::as_str).collect::<Vec<_>>());
@@ -221,9 +222,9 @@ mod tests {
     #[test]
     fn an_open_operation_without_arguments_gets_no_answer_that_it_cannot_give() {
         let mut document = json!({ "paths": { "/things": { "get": { "responses": {} } } } });
-        complete(&mut document);
+        complete(&mut document, &[]);
         let responses = document["paths"]["/things"]["get"]["responses"].as_object();
         let statuses = responses.map(|all| all.keys().map(String::as_str).collect::<Vec<_>>());
-        assert_eq!(statuses.unwrap_or_default(), ["429", "500", "503"]);
+        assert_eq!(statuses.unwrap_or_default(), ["500", "503"]);
     }
 }

@@ -4,14 +4,18 @@
 
 mod dead_letters;
 mod sagas;
+mod schemas;
 
 use axum::Router;
 use axum::extract::State;
-use axum::routing::{get, post};
 use chassis::problem::{Code, Problem};
 use saga_runtime::bus::{GroupReading, PlaceReading};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::Sagas;
 
@@ -21,23 +25,36 @@ pub struct Operator(pub String);
 
 /// All admin routes of this service.
 pub fn router(sagas: Sagas) -> Router {
-    Router::new()
-        .route("/admin/sagas", get(sagas::list))
-        .route("/admin/sagas/{id}", get(sagas::show))
-        .route("/admin/sagas/{id}/events", get(sagas::events))
-        .route("/admin/sagas/{id}/{verb}", post(sagas::operate))
-        .route("/admin/dlq", get(dead_letters::topics))
-        .route("/admin/dlq/{topic}", get(dead_letters::list))
-        .route("/admin/dlq/{topic}/{id}", get(dead_letters::show))
-        .route("/admin/dlq/{topic}/redrive", post(dead_letters::redrive))
-        .route("/admin/dlq/{topic}/purge", post(dead_letters::purge))
-        .route("/admin/topics", get(topics))
-        .route("/admin/definitions", get(definitions))
-        .route("/admin/stats", get(stats))
-        .with_state(sagas)
+    api().with_state(sagas).into()
+}
+
+/// What is to be said about them.
+pub fn document() -> OpenApi {
+    api().into_openapi()
+}
+
+fn api() -> OpenApiRouter<Sagas> {
+    OpenApiRouter::new()
+        .routes(routes!(sagas::list))
+        .routes(routes!(sagas::show))
+        .routes(routes!(sagas::events))
+        .routes(routes!(sagas::operate))
+        .routes(routes!(dead_letters::topics))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::show))
+        .routes(routes!(dead_letters::redrive))
+        .routes(routes!(dead_letters::purge))
+        .routes(routes!(topics))
+        .routes(routes!(definitions))
+        .routes(routes!(stats))
 }
 
 /// How far each consumer group has read.
+#[utoipa::path(
+    get, path = "/admin/topics", operation_id = "listGroups", tag = "messages",
+    responses((status = 200, description = "The groups.", body = schemas::Groups)),
+    security(("bearer" = ["operator"])),
+)]
 async fn topics(State(sagas): State<Sagas>) -> Result<axum::Json<Value>, Problem> {
     let groups = sagas.bus.reading().await;
     let groups = groups.map_err(|error| Problem::new(Code::DependencyUnavailable, error.to_string()))?;
@@ -54,26 +71,43 @@ async fn topics(State(sagas): State<Sagas>) -> Result<axum::Json<Value>, Problem
     Ok(axum::Json(json!({ "items": groups.iter().map(view).collect::<Vec<_>>() })))
 }
 
-#[derive(Serialize)]
+/// A kind of saga.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Definition)]
 struct DefinitionView {
     name: String,
     version: u32,
+    /// After so long it is taken back, where its pivot is not done.
+    #[schema(required = true)]
     deadline_ms: Option<u64>,
     steps: Vec<StepView>,
+    /// All of it, for people.
     text: String,
 }
 
-#[derive(Serialize)]
+/// A step of a saga.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DefinitionStep)]
 struct StepView {
     name: String,
     kind: String,
+    /// The topic of its commands.
     #[serde(rename = "do")]
     action: String,
+    /// The topic of the commands that take it back.
+    #[schema(required = true)]
     undo: Option<String>,
+    /// Which steps must be done before.
     after: Vec<String>,
     timeout_ms: u64,
 }
 
+/// The definitions in force.
+#[utoipa::path(
+    get, path = "/admin/definitions", operation_id = "listDefinitions", tag = "sagas",
+    responses((status = 200, description = "The definitions.", body = schemas::Definitions)),
+    security(("bearer" = ["operator"])),
+)]
 async fn definitions(State(sagas): State<Sagas>) -> axum::Json<Value> {
     let views: Vec<DefinitionView> = sagas.definitions().all().iter().map(|d| view(d)).collect();
     axum::Json(serde_json::json!({ "items": views }))
@@ -98,6 +132,12 @@ fn view(definition: &saga_core::Definition) -> DefinitionView {
     }
 }
 
+/// What the loops of this process counted since it started.
+#[utoipa::path(
+    get, path = "/admin/stats", operation_id = "getStats", tag = "messages",
+    responses((status = 200, description = "Counts by name.", body = std::collections::BTreeMap<String, u64>)),
+    security(("bearer" = ["operator"])),
+)]
 async fn stats(State(sagas): State<Sagas>) -> axum::Json<Value> {
     let all = sagas.stats().all().into_iter().map(|(name, count)| (name.to_owned(), count.into()));
     axum::Json(Value::Object(all.collect::<Map<_, _>>()))

@@ -11,14 +11,17 @@ use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use axum::{Extension, Json, Router};
 use chassis::auth::{Role, Verifier};
 use chassis::json::Valid;
 use chassis::problem::{Code, Problem};
 use garde::Validate;
-use serde::Deserialize;
-use serde_json::json;
+use saga_runtime::wire::MAX_ID;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::check::rules::Wanted;
 use crate::config::Config;
@@ -51,14 +54,28 @@ struct Rights(Role);
 
 /// All admin routes behind the door.
 pub(crate) fn router(orchestrator: Option<Router>, state: AdminState) -> Router {
-    let mut own = Router::new();
+    let mut own = OpenApiRouter::new();
     if orchestrator.is_some() {
-        own = own.route("/admin/check", post(check));
+        own = own.merge(books());
     }
     if state.accounts.is_some() {
-        own = own.route("/admin/accounts", post(create_account));
+        own = own.merge(people());
     }
-    orchestrator.unwrap_or_default().merge(own.with_state(state.clone())).layer(from_fn_with_state(state, door))
+    let own: Router = own.with_state(state.clone()).into();
+    orchestrator.unwrap_or_default().merge(own).layer(from_fn_with_state(state, door))
+}
+
+/// What is to be said about the routes of this file, wherever they are.
+pub(super) fn document() -> OpenApi {
+    books().merge(people()).into_openapi()
+}
+
+fn books() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(check))
+}
+
+fn people() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(create_account))
 }
 
 async fn door(State(state): State<AdminState>, mut request: Request, next: Next) -> Response {
@@ -87,17 +104,32 @@ fn who(state: &AdminState, request: &Request) -> Result<(String, Role), Problem>
     }
 }
 
-#[derive(Deserialize, Validate, Default)]
+/// What else is to hold.
+#[derive(Deserialize, Validate, Default, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = Check, example = json!({ "settled": true, "expect_completed": 5 }))]
 struct CheckBody {
+    /// Whether nothing may be on its way.
     #[garde(skip)]
     settled: bool,
-    #[garde(skip)]
+    /// At least so many purchases completed.
+    #[garde(range(max = MAX_ID))]
+    #[schema(maximum = 9007199254740991_u64)]
     expect_completed: u64,
-    #[garde(skip)]
+    /// At least so many were taken back.
+    #[garde(range(max = MAX_ID))]
+    #[schema(maximum = 9007199254740991_u64)]
     expect_compensated: u64,
 }
 
+/// Reads the books of all services and says what does not add up.
+#[utoipa::path(
+    post, path = "/admin/check", operation_id = "checkBooks", tag = "books",
+    request_body = CheckBody,
+    responses((status = 200, description = "What was found.", body = crate::check::report::Report)),
+    security(("bearer" = ["operator"])),
+    extensions(("x-problems" = json!(["conflict"]))),
+)]
 async fn check(State(state): State<AdminState>, Valid(body): Valid<CheckBody>) -> Result<Response, Problem> {
     let Ok(_one) = state.checking.clone().try_lock_owned() else {
         return Err(Problem::new(Code::Conflict, "a check is running already"));
@@ -113,14 +145,28 @@ async fn check(State(state): State<AdminState>, Valid(body): Valid<CheckBody>) -
     Ok(Json(report).into_response())
 }
 
-#[derive(Deserialize, Validate)]
+/// An account with rights. Where the address has an account, that one gets the role and keeps its password.
+#[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewAccount, example = json!({ "email": "oscar@example.com", "password": "a long password", "role": "OPERATOR" }))]
 struct AccountBody {
-    #[garde(email, length(max = 254))]
+    #[garde(email, length(chars, max = 254))]
+    #[schema(max_length = 254, format = Email)]
     email: String,
     #[garde(length(chars, min = 8, max = 128))]
+    #[schema(min_length = 8, max_length = 128, format = Password)]
     password: String,
+    /// `OPERATOR` or `ADMIN`.
     #[garde(custom(lawful_role))]
+    #[schema(pattern = "^(OPERATOR|ADMIN)$")]
+    role: String,
+}
+
+/// Who has which role now.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Account)]
+struct AccountView {
+    email: String,
     role: String,
 }
 
@@ -136,6 +182,14 @@ fn role_of(text: &str) -> Option<Role> {
     }
 }
 
+/// Makes an account with rights.
+#[utoipa::path(
+    post, path = "/admin/accounts", operation_id = "createAccount", tag = "accounts",
+    request_body = AccountBody,
+    responses((status = 201, description = "The account has the role.", body = AccountView)),
+    security(("bearer" = ["admin"])),
+    extensions(("x-problems" = json!(["not_found", "overloaded"]))),
+)]
 async fn create_account(
     State(state): State<AdminState>,
     Extension(Rights(rights)): Extension<Rights>,
@@ -145,7 +199,7 @@ async fn create_account(
         return Err(Problem::new(Code::Forbidden, "this needs the admin role"));
     }
     let role = role_of(&body.role).unwrap_or(Role::Operator);
-    let view = json!({ "email": body.email, "role": body.role });
+    let view = AccountView { email: body.email.clone(), role: body.role.clone() };
     let Some(accounts) = &state.accounts else {
         return Err(Problem::new(Code::NotFound, "accounts are made where the account service runs"));
     };

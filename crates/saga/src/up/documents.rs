@@ -71,9 +71,13 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 
 const ABOUT: &str = "Register, log in, buy, and watch the purchase go through its steps.\n\n\
     Errors are `application/problem+json` (RFC 9457) with a stable `code`; its `type` leads to a page about it. \
-    `Retry-After` says when to come back. Amounts are integers in minor units, ids integers below 2^53, times RFC 3339 in \
+    `Retry-After` says when to come back. Amounts are integers in minor units, ids integers below 2^53 (`7`, not `7.0`), times RFC 3339 in \
     UTC. Lists are pages: hand `next_page_token` back as `page_token`. Fields and parameters that nobody knows are \
     refused, and so is the character U+0000. A body may have up to 64 KiB, all headers together 16 KiB.";
+
+const ADMIN_ABOUT: &str = "What the console and the command line are made of.\n\n\
+    Errors are `application/problem+json` (RFC 9457) with a stable `code`; its `type` leads to a page about it. Lists are \
+    pages: hand `next_page_token` back as `page_token`. Fields and parameters that nobody knows are refused.";
 
 /// The document of what customers use.
 ///
@@ -98,7 +102,25 @@ pub fn public() -> anyhow::Result<Value> {
     ];
     let token =
         "The `access_token` of a registration, a log-in or a refresh. Where a role is named, the account needs it.";
-    document("Shop", ABOUT, token, tags, parts)
+    // The edge counts each client's requests.
+    document("Shop", ABOUT, token, tags, parts, &[Code::RateLimited])
+}
+
+/// The document of what operators use.
+///
+/// # Errors
+/// When two parts gave different things one name.
+pub fn admin() -> anyhow::Result<Value> {
+    let tags = json!([
+        { "name": "sagas", "description": "Looking at sagas and steering them; where the orchestrator runs." },
+        { "name": "dead letters", "description": "Records that could not be handled; where the orchestrator runs." },
+        { "name": "messages", "description": "What waits for whom; where the orchestrator runs." },
+        { "name": "books", "description": "Whether everything adds up; where the orchestrator runs." },
+        { "name": "accounts", "description": "Who has rights; where the account service runs." },
+    ]);
+    let token = "The token of the run file, or an access token of an account with the role that is named.";
+    let parts = [("", orchestrator::http::document()), ("", super::admin::document())];
+    document("Shop, for operators", ADMIN_ABOUT, token, tags, parts, &[])
 }
 
 fn document<const N: usize>(
@@ -107,6 +129,7 @@ fn document<const N: usize>(
     token: &str,
     tags: Value,
     parts: [(&str, OpenApi); N],
+    before: &[Code],
 ) -> anyhow::Result<Value> {
     let (mut paths, mut schemas) = (Map::new(), Map::new());
     for (prefix, part) in parts {
@@ -135,7 +158,7 @@ fn document<const N: usize>(
         "paths": paths,
         "components": { "schemas": schemas, "securitySchemes": { chassis::openapi::BEARER: bearer } },
     });
-    chassis::openapi::complete(&mut document);
+    chassis::openapi::complete(&mut document, before);
     Ok(document)
 }
 

@@ -155,7 +155,7 @@ impl Services {
             accounts,
             checking: Arc::default(),
         };
-        let admin = admin::router(parts.admin, state);
+        let admin = admin::router(parts.admin, state).merge(documents::router(&documents::admin()?));
         let routers = Routers { public, internal, admin };
         let topics = core.definitions.all().iter().flat_map(|definition| definition.topics()).collect();
         let open = backends.finish(shared.clock, topics, &core.loops, core.closing.clone());

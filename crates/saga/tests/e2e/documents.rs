@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
+use saga::up::documents::{admin, public};
 use serde_json::{Value, json};
 
 use crate::town::{BodyJson as _, Person, Town, created, product};
 
-/// Every (path, methods) of the document.
-pub fn operations() -> Vec<(String, Vec<String>)> {
-    let document = saga::up::documents::public().unwrap();
+/// Every (path, methods) of a document.
+pub fn operations(document: &Value) -> Vec<(String, Vec<String>)> {
     let paths = document["paths"].as_object().unwrap().iter();
     let methods = |item: &Value| item.as_object().unwrap().keys().map(|method| method.to_ascii_uppercase()).collect();
     paths.map(|(path, item)| (path.clone(), methods(item))).collect()
@@ -18,9 +18,11 @@ pub fn operations() -> Vec<(String, Vec<String>)> {
 async fn the_document_is_served_once_and_then_only_when_it_has_changed() {
     let town = Town::open().await;
     let nobody = town.nobody();
+    let operators = Person { endpoint: town.admin_endpoint(), ..nobody.clone() };
+    assert_eq!(operators.get("/openapi.json").await.body_json(), admin().unwrap());
     let answer = nobody.get("/openapi.json").await;
     assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, "application/json"));
-    assert_eq!(answer.body_json(), saga::up::documents::public().unwrap());
+    assert_eq!(answer.body_json(), public().unwrap());
     let known = [("if-none-match", answer.header("etag").to_owned())];
     let again = nobody.send(Method::GET, "/openapi.json", &known, Bytes::new()).await;
     assert_eq!((again.status, again.body.len()), (StatusCode::NOT_MODIFIED, 0));
@@ -64,16 +66,37 @@ async fn the_page_comes_with_all_that_it_needs_and_may_load_nothing_from_elsewhe
 #[tokio::test(flavor = "multi_thread")]
 async fn every_path_takes_the_methods_of_the_document_and_says_so_to_others() {
     let town = Town::open().await;
-    let nobody = town.nobody();
-    let all = operations();
-    assert!(all.len() > 18, "{all:?}");
+    let at = |endpoint| Person { endpoint, ..town.admin.clone() };
+    let (shop, operators, accounts) = (town.nobody(), at(town.admin_endpoint()), at(town.accounts_endpoint()));
+    let all = [operations(&public().unwrap()), operations(&admin().unwrap())].concat();
+    assert!(all.len() > 30, "{all:?}");
     for (path, documented) in all {
-        let path = path.replace("{id}", "1");
-        let answer = nobody.send(Method::PATCH, &path, &[], Bytes::new()).await;
+        let who = match path.as_str() {
+            "/admin/accounts" => &accounts,
+            path if path.starts_with("/admin") => &operators,
+            _ => &shop,
+        };
+        let path = path.replace("{id}", "1").replace("{verb}", "retry");
+        let answer = who.send(Method::PATCH, &path, &[], Bytes::new()).await;
         assert_eq!(answer.code(), "method_not_allowed", "{path}");
         let mut allowed: Vec<&str> = answer.header("allow").split(',').filter(|method| *method != "HEAD").collect();
         allowed.sort_unstable();
         assert_eq!(allowed, documented, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_topic_saga_or_verb_is_called_like_is_not_there() {
+    let town = Town::open().await;
+    let operators = Person { endpoint: town.admin_endpoint(), ..town.admin.clone() };
+    for path in
+        ["/admin/dlq/a%00b", "/admin/dlq/%ff", "/admin/dlq/a%20b", "/admin/dlq/reply/0x1", "/admin/dlq/reply/%ff"]
+    {
+        assert_eq!(operators.get(path).await.code(), "not_found", "{path}");
+    }
+    let order = json!({ "reason": "to see" });
+    for path in ["/admin/sagas/1/%ff", "/admin/sagas/%ff/retry", "/admin/sagas/1/forget", "/admin/sagas/-1/retry"] {
+        assert_eq!(operators.post(path, &order).await.code(), "not_found", "{path}");
     }
 }
 
@@ -135,37 +158,48 @@ async fn what_is_beyond_a_documented_limit_is_refused_at_its_field_and_what_is_w
     let category = town.category().await;
     let cup = created(&town.admin.post("/api/v1/products", &product(category, 10, 10)).await);
     let purchase = town.admin.buy(&[(cup, 1)]).await;
-    let document = saga::up::documents::public().unwrap();
+    let at = |endpoint| Person { endpoint, ..town.admin.clone() };
+    let (operators, accounts) = (at(town.admin_endpoint()), at(town.accounts_endpoint()));
     let mut tried = 0;
-    for (method, path, name) in bodies(&document) {
-        let schema = &document["components"]["schemas"][&name];
-        assert_eq!(schema["additionalProperties"], false, "{name}");
-        let id = match path.as_str() {
-            path if path.contains("/products") => cup,
-            path if path.contains("/categories") => category,
-            _ => purchase,
-        };
-        let path = path.replace("{id}", &id.to_string());
-        let mut wrong = beyond(&schema["properties"]);
-        wrong.push(("#/nobody_knows_this".to_owned(), json!(1)));
-        for (pointer, value) in wrong {
-            let mut body = schema["example"].clone();
-            body[pointer.trim_start_matches("#/")] = value.clone();
-            let found = refused(&town.admin, &method, &path, &body).await;
-            assert!(found.contains(&pointer), "{method} {path}: {value} at {pointer} is answered {found:?}");
-            tried += 1;
-        }
-        for (pointer, value) in within(&schema["properties"]) {
-            let mut body = schema["example"].clone();
-            body[pointer.trim_start_matches("#/")] = value.clone();
-            let found = refused(&town.admin, &method, &path, &body).await;
-            // That there is no such category is another matter than its number.
-            let taken = !found.contains(&pointer) || pointer == "#/category_id";
-            assert!(taken, "{method} {path}: {value} at {pointer} is answered {found:?}");
-            tried += 1;
+    for document in [public().unwrap(), admin().unwrap()] {
+        for (method, path, name) in bodies(&document) {
+            let schema = &document["components"]["schemas"][&name];
+            assert_eq!(schema["additionalProperties"], false, "{name}");
+            let (who, id) = match path.as_str() {
+                "/admin/accounts" => (&accounts, 0),
+                path if path.starts_with("/admin") => (&operators, purchase),
+                path if path.contains("/products") => (&town.admin, cup),
+                path if path.contains("/categories") => (&town.admin, category),
+                _ => (&town.admin, purchase),
+            };
+            let path = path.replace("{id}", &id.to_string()).replace("{topic}", "reply").replace("{verb}", "retry");
+            tried += both_sides(who, &method, &path, schema).await;
         }
     }
-    assert!(tried > 100, "{tried}");
+    assert!(tried > 120, "{tried}");
+}
+
+/// Tries each limit of a body from both sides; how many values that were.
+async fn both_sides(who: &Person, method: &Method, path: &str, schema: &Value) -> usize {
+    let with = |pointer: &str, value: &Value| {
+        let mut body = schema["example"].clone();
+        body[pointer.trim_start_matches("#/")] = value.clone();
+        body
+    };
+    let mut wrong = beyond(&schema["properties"]);
+    wrong.push(("#/nobody_knows_this".to_owned(), json!(1)));
+    for (pointer, value) in &wrong {
+        let found = refused(who, method, path, &with(pointer, value)).await;
+        assert!(found.contains(pointer), "{method} {path}: {value} at {pointer} is answered {found:?}");
+    }
+    let lawful = within(&schema["properties"]);
+    for (pointer, value) in &lawful {
+        let found = refused(who, method, path, &with(pointer, value)).await;
+        // That there is no such category is another matter than its number.
+        let taken = !found.contains(pointer) || pointer == "#/category_id";
+        assert!(taken, "{method} {path}: {value} at {pointer} is answered {found:?}");
+    }
+    wrong.len() + lawful.len()
 }
 
 /// The pointers of a 422.

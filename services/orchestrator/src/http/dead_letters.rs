@@ -1,6 +1,9 @@
 //! `/admin/dlq`: look at records that could not be handled, send them again, throw them away.
 
-use axum::extract::{Path, State};
+use std::collections::HashMap;
+
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use chassis::json::{Valid, ValidQuery};
 use chassis::paging::Page;
@@ -9,11 +12,37 @@ use chassis::time::rfc3339;
 use garde::Validate;
 use saga_core::Name;
 use saga_runtime::dead_letters::{DeadLetter, RedriveError, Which, redrive as send_again};
+use saga_runtime::wire::MAX_ID;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa::{IntoParams, ToSchema};
 
+use super::schemas;
 use crate::app::Sagas;
 
+/// The `{topic}` of a path. Whatever no topic is called like names nothing: `not_found`.
+pub(super) struct Topic(Name);
+
+impl<S: Send + Sync> FromRequestParts<S> for Topic {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let found = Path::<HashMap<String, String>>::from_request_parts(parts, state).await;
+        let topic = found.ok().and_then(|Path(mut all)| all.remove("topic"));
+        let lawful = |text: &String| {
+            (1..=200).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        };
+        let topic = topic.filter(lawful);
+        topic.map(|text| Topic(Name::new(text))).ok_or_else(|| Problem::new(Code::NotFound, "there is no such topic"))
+    }
+}
+
+/// The topics that have dead letters.
+#[utoipa::path(
+    get, path = "/admin/dlq", operation_id = "listDeadLetterTopics", tag = "dead letters",
+    responses((status = 200, description = "The topics.", body = Page<schemas::DeadLetterTopic>)),
+    security(("bearer" = ["operator"])),
+)]
 pub(super) async fn topics(State(sagas): State<Sagas>) -> Result<Response, Problem> {
     let topics = sagas.dead_letters.topics().await?;
     let items: Vec<Value> = topics
@@ -23,44 +52,67 @@ pub(super) async fn topics(State(sagas): State<Sagas>) -> Result<Response, Probl
     Ok(axum::Json(Page { items, next_page_token: None }).into_response())
 }
 
-#[derive(Deserialize, Validate)]
+#[derive(Deserialize, Validate, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
+    /// How many; 50 when it is not given.
     #[garde(range(min = 1, max = 500))]
+    #[param(minimum = 1, maximum = 500, nullable = false)]
     limit: Option<u32>,
     /// The id of the last letter of the page before.
-    #[garde(skip)]
+    #[garde(range(max = MAX_ID))]
+    #[param(maximum = 9007199254740991_u64, nullable = false)]
     after: Option<u64>,
 }
 
+/// The dead letters of a topic.
+#[utoipa::path(
+    get, path = "/admin/dlq/{topic}", operation_id = "listDeadLetters", tag = "dead letters",
+    params(("topic" = String, Path, pattern = "^[a-zA-Z0-9._-]{1,200}$", description = "Where the records came from."), ListQuery),
+    responses((status = 200, description = "The letters.", body = schemas::DeadLetters)),
+    security(("bearer" = ["operator"])),
+)]
 pub(super) async fn list(
     State(sagas): State<Sagas>,
-    Path(topic): Path<String>,
+    Topic(topic): Topic,
     ValidQuery(query): ValidQuery<ListQuery>,
 ) -> Result<Response, Problem> {
-    let letters = sagas.dead_letters.list(&Name::new(topic), query.after, query.limit.unwrap_or(50)).await?;
+    let letters = sagas.dead_letters.list(&topic, query.after, query.limit.unwrap_or(50)).await?;
     let items: Vec<Value> = letters.iter().map(view).collect();
     Ok(axum::Json(json!({ "items": items })).into_response())
 }
 
+/// A dead letter.
+#[utoipa::path(
+    get, path = "/admin/dlq/{topic}/{id}", operation_id = "getDeadLetter", tag = "dead letters",
+    params(("topic" = String, Path, pattern = "^[a-zA-Z0-9._-]{1,200}$", description = "Where the records came from."), ("id" = u64, Path, maximum = 9007199254740991_u64)),
+    responses((status = 200, description = "The letter.", body = schemas::DeadLetterView)),
+    security(("bearer" = ["operator"])),
+)]
 pub(super) async fn show(
     State(sagas): State<Sagas>,
-    Path((topic, id)): Path<(String, String)>,
+    Topic(topic): Topic,
+    Path(path): Path<HashMap<String, String>>,
 ) -> Result<Response, Problem> {
     let missing = || Problem::new(Code::NotFound, "there is no such dead letter");
-    let id = id.parse().map_err(|_| missing())?;
-    let letter = sagas.dead_letters.show(&Name::new(topic), id).await?.ok_or_else(missing)?;
+    let id = path.get("id").and_then(|id| id.parse().ok()).filter(|id| *id <= MAX_ID).ok_or_else(missing)?;
+    let letter = sagas.dead_letters.show(&topic, id).await?.ok_or_else(missing)?;
     Ok(axum::Json(view(&letter)).into_response())
 }
 
-#[derive(Deserialize, Validate)]
+/// Which dead letters, and why.
+#[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = DeadLetterChoice, example = json!({ "ids": [7, 8], "reason": "the product is there now" }))]
 pub(super) struct Choice {
     /// Which letters; all of the topic's when it is not given.
-    #[garde(length(max = 1000))]
+    #[garde(inner(length(max = 1000), inner(range(max = MAX_ID))))]
+    #[schema(max_items = 1000, value_type = Option<Vec<schemas::LetterId>>)]
     ids: Option<Vec<u64>>,
     /// Why, for the log.
-    #[garde(length(min = 1, max = 500))]
+    #[garde(length(chars, min = 1, max = 500))]
+    #[schema(min_length = 1, max_length = 500)]
     reason: String,
 }
 
@@ -70,13 +122,21 @@ impl Choice {
     }
 }
 
+/// Sends dead letters again to where they came from.
+#[utoipa::path(
+    post, path = "/admin/dlq/{topic}/redrive", operation_id = "redriveDeadLetters", tag = "dead letters",
+    params(("topic" = String, Path, pattern = "^[a-zA-Z0-9._-]{1,200}$", description = "Where the records came from.")),
+    request_body = Choice,
+    responses((status = 200, description = "They are on their way.", body = schemas::Redriven)),
+    security(("bearer" = ["operator"])),
+)]
 pub(super) async fn redrive(
     State(sagas): State<Sagas>,
-    Path(topic): Path<String>,
+    Topic(topic): Topic,
     Valid(choice): Valid<Choice>,
 ) -> Result<Response, Problem> {
-    tracing::info!(topic, reason = choice.reason, "re-driving dead letters");
-    let moved = send_again(&*sagas.dead_letters, &*sagas.bus, &Name::new(topic), choice.which()).await;
+    tracing::info!(%topic, reason = choice.reason, "re-driving dead letters");
+    let moved = send_again(&*sagas.dead_letters, &*sagas.bus, &topic, choice.which()).await;
     let moved = moved.map_err(|error| match error {
         RedriveError::Store(error) => error.into(),
         RedriveError::Bus(error) => Problem::new(Code::DependencyUnavailable, error.to_string()),
@@ -84,13 +144,21 @@ pub(super) async fn redrive(
     Ok(axum::Json(json!({ "redriven": moved })).into_response())
 }
 
+/// Removes dead letters for good.
+#[utoipa::path(
+    post, path = "/admin/dlq/{topic}/purge", operation_id = "purgeDeadLetters", tag = "dead letters",
+    params(("topic" = String, Path, pattern = "^[a-zA-Z0-9._-]{1,200}$", description = "Where the records came from.")),
+    request_body = Choice,
+    responses((status = 200, description = "They are gone.", body = schemas::Purged)),
+    security(("bearer" = ["operator"])),
+)]
 pub(super) async fn purge(
     State(sagas): State<Sagas>,
-    Path(topic): Path<String>,
+    Topic(topic): Topic,
     Valid(choice): Valid<Choice>,
 ) -> Result<Response, Problem> {
-    tracing::info!(topic, reason = choice.reason, "purging dead letters");
-    let purged = sagas.dead_letters.purge(&Name::new(topic), choice.which()).await?;
+    tracing::info!(%topic, reason = choice.reason, "purging dead letters");
+    let purged = sagas.dead_letters.purge(&topic, choice.which()).await?;
     Ok(axum::Json(json!({ "purged": purged })).into_response())
 }
 

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Extension;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
@@ -18,46 +19,66 @@ use saga_core::render::{event_text, saga_text};
 use saga_core::{Name, Rejection, SagaKey, Status, Verb};
 use saga_runtime::OperateError;
 use saga_runtime::store::{SagaFilter, SagaRow};
+use saga_runtime::wire::MAX_ID;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 
-use super::Operator;
+use super::{Operator, schemas};
 use crate::app::{Detail, Sagas};
 
 /// How often a watched saga is read: a person does not see more.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 
-#[derive(Deserialize, Validate)]
+#[derive(Deserialize, Validate, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
     /// One state or several, with commas.
-    #[garde(length(max = 200))]
+    #[garde(length(chars, max = 200))]
+    #[param(max_length = 200, nullable = false)]
     state: Option<String>,
-    #[garde(length(max = 100))]
+    /// A definition's name.
+    #[garde(length(chars, max = 100))]
+    #[param(max_length = 100, nullable = false)]
     definition: Option<String>,
-    #[garde(length(max = 100))]
+    /// What is awaited.
+    #[garde(length(chars, max = 100))]
+    #[param(max_length = 100, nullable = false)]
     step: Option<String>,
     /// Not changed for this many seconds.
     #[garde(range(max = 1_000_000_000))]
+    #[param(maximum = 1_000_000_000, nullable = false)]
     older_than: Option<u64>,
     /// An id.
-    #[garde(skip)]
+    #[garde(range(max = MAX_ID))]
+    #[param(maximum = 9007199254740991_u64, nullable = false)]
     q: Option<u64>,
+    /// How many; 50 when it is not given.
     #[garde(range(min = 1, max = 500))]
+    #[param(minimum = 1, maximum = 500, nullable = false)]
     limit: Option<u32>,
-    #[garde(length(max = 200))]
+    /// The page before told it as `next_page_token`; without one: the first page.
+    #[garde(length(chars, max = 200))]
+    #[param(max_length = 200, nullable = false)]
     page_token: Option<String>,
 }
 
-#[derive(Serialize)]
+/// A saga in a list.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Saga)]
 struct SagaView {
     id: u64,
     definition: String,
     definition_version: u32,
     version: u64,
+    #[schema(value_type = schemas::SagaStatus)]
     status: Status,
+    /// Which steps' answers, with commas.
     awaiting: String,
+    #[schema(format = DateTime)]
     started_at: String,
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
@@ -76,6 +97,13 @@ impl From<&SagaRow> for SagaView {
     }
 }
 
+/// A page of sagas, newest first.
+#[utoipa::path(
+    get, path = "/admin/sagas", operation_id = "listSagas", tag = "sagas",
+    params(ListQuery),
+    responses((status = 200, description = "A page.", body = Page<SagaView>)),
+    security(("bearer" = ["operator"])),
+)]
 pub(super) async fn list(
     State(sagas): State<Sagas>,
     ValidQuery(query): ValidQuery<ListQuery>,
@@ -119,11 +147,13 @@ fn invalid(pointer: &str, detail: String) -> Problem {
     Problem::new(Code::ValidationError, "the request is not valid").with_errors(vec![(pointer.to_owned(), detail)])
 }
 
-#[derive(Deserialize, Validate)]
+#[derive(Deserialize, Validate, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct KeyQuery {
     /// The definition; `purchase` when it is not named.
-    #[garde(length(max = 100))]
+    #[garde(length(chars, max = 100))]
+    #[param(max_length = 100, nullable = false)]
     definition: Option<String>,
 }
 
@@ -133,6 +163,13 @@ impl KeyQuery {
     }
 }
 
+/// A saga with its whole history.
+#[utoipa::path(
+    get, path = "/admin/sagas/{id}", operation_id = "getSaga", tag = "sagas",
+    params(("id" = u64, Path, minimum = 1, maximum = 9007199254740991_u64), KeyQuery),
+    responses((status = 200, description = "The saga.", body = schemas::SagaDetail)),
+    security(("bearer" = ["operator"])),
+)]
 pub(super) async fn show(
     State(sagas): State<Sagas>,
     PathId(id): PathId,
@@ -173,28 +210,46 @@ fn detail_view(key: &SagaKey, detail: &Detail) -> Value {
     }
 }
 
-#[derive(Deserialize, Validate)]
+/// An operator's order.
+#[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Order, example = json!({ "reason": "the gateway is back", "version": 7 }))]
 pub(super) struct Order {
     /// Why; it is kept in the saga's history.
-    #[garde(length(min = 1, max = 500))]
+    #[garde(length(chars, min = 1, max = 500))]
+    #[schema(min_length = 1, max_length = 500)]
     reason: String,
     /// Compare-and-set: the version that the operator looked at.
-    #[garde(skip)]
+    #[garde(inner(range(max = MAX_ID)))]
+    #[schema(maximum = 9007199254740991_u64)]
     version: Option<u64>,
     /// For `resolve`: `COMPLETED` or `COMPENSATED`.
     #[garde(skip)]
+    #[schema(value_type = Option<schemas::ResolvedStatus>)]
     status: Option<Status>,
 }
 
+/// Steers a saga.
+///
+/// With a `version` it is a compare-and-set: whoever looked at an older one is told so.
+#[utoipa::path(
+    post, path = "/admin/sagas/{id}/{verb}", operation_id = "steerSaga", tag = "sagas",
+    params(("id" = u64, Path, minimum = 1, maximum = 9007199254740991_u64), ("verb" = inline(schemas::OperatorsVerb), Path), KeyQuery),
+    request_body = Order,
+    responses((status = 200, description = "As it stands now.", body = SagaView)),
+    security(("bearer" = ["operator"])),
+    extensions(("x-problems" = json!(["conflict"]))),
+)]
 pub(super) async fn operate(
     State(sagas): State<Sagas>,
-    Path((id, verb)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
     ValidQuery(query): ValidQuery<KeyQuery>,
     operator: Option<Extension<Operator>>,
     Valid(order): Valid<Order>,
 ) -> Result<Response, Problem> {
-    let id: u64 = id.parse().map_err(|_| Problem::new(Code::NotFound, "there is no such saga"))?;
+    let missing = || Problem::new(Code::NotFound, "there is no such saga");
+    let Path((id, verb)) = path.map_err(|_| missing())?;
+    let id = id.parse().ok().filter(|id| *id <= MAX_ID).ok_or_else(missing)?;
     let verb = match (verb.as_str(), order.status) {
         ("retry", None) => Verb::Retry,
         ("cancel", None) => Verb::Cancel,
@@ -222,6 +277,15 @@ fn problem(error: OperateError) -> Problem {
     }
 }
 
+/// A saga's transitions so far and as they happen (server-sent events, WHATWG), until it is terminal.
+///
+/// `id` is the transition's number, `event` is `transition`, `data` a `Transition`.
+#[utoipa::path(
+    get, path = "/admin/sagas/{id}/events", operation_id = "watchSaga", tag = "sagas",
+    params(("id" = u64, Path, minimum = 1, maximum = 9007199254740991_u64), KeyQuery),
+    responses((status = 200, description = "The stream.", body = String, content_type = "text/event-stream")),
+    security(("bearer" = ["operator"])),
+)]
 pub(super) async fn events(
     State(sagas): State<Sagas>,
     PathId(id): PathId,

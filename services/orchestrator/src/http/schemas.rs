@@ -1,0 +1,188 @@
+//! What the admin routes' answers look like, for the API's document: most of them are put together member by member, and
+//! the engine's types, which know nothing of documents, are shown as they are.
+#![expect(dead_code, reason = "describes")]
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// How a saga stands.
+#[derive(ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum SagaStatus {
+    Running,
+    Compensating,
+    Completed,
+    Compensated,
+    CompensationStuck,
+    Stuck,
+}
+
+/// How a saga stands; of one whose history cannot be replayed that it is set aside.
+#[derive(ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum ShownStatus {
+    Running,
+    Compensating,
+    Completed,
+    Compensated,
+    CompensationStuck,
+    Stuck,
+    Quarantined,
+}
+
+/// How a saga ends by an operator's hand.
+#[derive(ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum ResolvedStatus {
+    Completed,
+    Compensated,
+}
+
+/// What an operator does to a saga.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(super) enum OperatorsVerb {
+    /// Begins the attempts of what is stuck anew.
+    Retry,
+    /// Takes it back, where its pivot is not done.
+    Cancel,
+    /// Goes on as if the stuck step were done.
+    Skip,
+    /// Ends it as the operator says.
+    Resolve,
+}
+
+/// Why a saga is taken back.
+#[derive(ToSchema)]
+pub(super) struct SagaReason {
+    code: String,
+    detail: String,
+}
+
+/// One decision's events, written together.
+#[derive(ToSchema)]
+pub(super) struct Transition {
+    /// Counts from 1.
+    version: u64,
+    #[schema(required = false, nullable = true, format = DateTime)]
+    at: Option<String>,
+    /// The events, for people.
+    texts: Vec<String>,
+    /// The events as they are kept: each an object with one member, named after what happened.
+    #[schema(value_type = Vec<Object>)]
+    events: Vec<Value>,
+}
+
+/// A saga with its history. Of one that is quarantined only its name, its status and its history are known.
+#[derive(ToSchema)]
+pub(super) struct SagaDetail {
+    id: u64,
+    definition: String,
+    #[schema(required = false, nullable = false)]
+    definition_version: Option<u32>,
+    /// Counts the transitions; an order names the one that the operator looked at.
+    #[schema(required = false, nullable = false)]
+    version: Option<u64>,
+    status: ShownStatus,
+    #[schema(required = false)]
+    reason: Option<SagaReason>,
+    /// As it was started.
+    #[schema(required = false, value_type = Value)]
+    input: Value,
+    #[schema(required = false, nullable = false, format = DateTime)]
+    started_at: Option<String>,
+    #[schema(required = false, nullable = false, format = DateTime)]
+    updated_at: Option<String>,
+    history: Vec<Transition>,
+    /// All of it, for people.
+    #[schema(required = false, nullable = false)]
+    text: Option<String>,
+}
+
+/// A topic that has dead letters.
+#[derive(ToSchema)]
+pub(super) struct DeadLetterTopic {
+    topic: String,
+    count: u64,
+    /// When the oldest was given up.
+    #[schema(format = DateTime)]
+    oldest_at: String,
+}
+
+/// A record that could not be handled.
+#[derive(ToSchema)]
+#[schema(as = DeadLetter)]
+pub(super) struct DeadLetterView {
+    id: u64,
+    topic: String,
+    partition: u32,
+    offset: u64,
+    /// When it was given up.
+    #[schema(format = DateTime)]
+    at: String,
+    /// How often it was tried.
+    attempts: u32,
+    /// Why it was given up.
+    reason: String,
+    key: String,
+    headers: BTreeMap<String, String>,
+    payload: String,
+}
+
+/// A dead letter's number.
+#[derive(ToSchema)]
+#[schema(maximum = 9007199254740991_u64)]
+pub(super) struct LetterId(u64);
+
+/// Dead letters, oldest first.
+#[derive(ToSchema)]
+pub(super) struct DeadLetters {
+    items: Vec<DeadLetterView>,
+}
+
+/// How many were sent again.
+#[derive(ToSchema)]
+pub(super) struct Redriven {
+    redriven: u64,
+}
+
+/// How many were removed.
+#[derive(ToSchema)]
+pub(super) struct Purged {
+    purged: u64,
+}
+
+/// How far each consumer group has read.
+#[derive(ToSchema)]
+pub(super) struct Groups {
+    items: Vec<Group>,
+}
+
+/// A consumer group.
+#[derive(ToSchema)]
+pub(super) struct Group {
+    group: String,
+    members: Vec<String>,
+    /// Records that it has not read.
+    waiting: u64,
+    places: Vec<Place>,
+}
+
+/// A partition and how far it was read.
+#[derive(ToSchema)]
+pub(super) struct Place {
+    topic: String,
+    partition: u32,
+    waiting: u64,
+    /// The number that the next record gets, where the bus counts.
+    #[schema(required = false)]
+    end: Option<u64>,
+}
+
+/// What a kind of saga does.
+#[derive(ToSchema)]
+pub(super) struct Definitions {
+    items: Vec<super::DefinitionView>,
+}
