@@ -82,6 +82,18 @@ pub struct Decision {
     pub next: Saga,
 }
 
+impl Decision {
+    /// With the trace that its start belongs to; what began before keeps what it has.
+    #[must_use]
+    pub fn traced(mut self, context: Name) -> Self {
+        if let Some(Event::Started { trace, .. }) = self.events.first_mut() {
+            *trace = Some(context.clone());
+            self.next.trace = Some(context);
+        }
+        self
+    }
+}
+
 /// Why nothing happens. None of these is a fault of the engine; each is counted by its name.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum Rejection {
@@ -186,6 +198,7 @@ fn start(definition: &Definition, key: &SagaKey, input: Json, now: Millis) -> Re
         definition_version: definition.version,
         input,
         deadline: definition.deadline.map(|d| now.saturating_add(d)),
+        trace: None,
         at: now,
     };
     let mut plan = Plan::new(definition, &begin(key, &started)?, now);

@@ -23,6 +23,9 @@ pub enum Event {
         /// When the saga is compensated if the pivot is not done.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline: Option<Millis>,
+        /// The trace that the start belongs to, as W3C `traceparent`. Carried unread.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<Name>,
         /// When.
         at: Millis,
     },

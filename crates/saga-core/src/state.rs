@@ -130,6 +130,8 @@ pub struct Saga {
     pub reason: Option<Refusal>,
     /// The number of the last result event.
     pub seq: u32,
+    /// The trace that the start belongs to, as W3C `traceparent`.
+    pub trace: Option<Name>,
 }
 
 /// A history that no engine wrote.
@@ -150,7 +152,7 @@ pub enum ReplayError {
 
 /// The state before anything happened to it.
 pub(crate) fn begin(key: &SagaKey, event: &Event) -> Result<Saga, ReplayError> {
-    let Event::Started { definition_version, input, deadline, at } = event else {
+    let Event::Started { definition_version, input, deadline, trace, at } = event else {
         return Err(ReplayError::NotStarted);
     };
     Ok(Saga {
@@ -165,6 +167,7 @@ pub(crate) fn begin(key: &SagaKey, event: &Event) -> Result<Saga, ReplayError> {
         deadline: *deadline,
         reason: None,
         seq: 0,
+        trace: trace.clone(),
     })
 }
 

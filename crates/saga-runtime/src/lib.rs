@@ -16,6 +16,7 @@ pub mod participant;
 pub mod read_through;
 pub mod stats;
 pub mod store;
+pub mod trace;
 pub mod wire;
 
 pub use bus::{Assignment, Bus, BusError, Delivery, Membership, Message, Position, Subscription};

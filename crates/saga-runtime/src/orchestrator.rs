@@ -12,6 +12,7 @@
 mod group;
 mod recovery;
 mod timers;
+mod traced;
 mod unit;
 
 use std::collections::{HashMap, HashSet, VecDeque};

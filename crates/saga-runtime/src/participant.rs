@@ -3,6 +3,8 @@
 //! One record never harms its neighbours: what cannot be parsed becomes a dead letter at once; when a batch fails or
 //! panics, each command is tried alone, and one that keeps failing becomes a dead letter while the rest goes on.
 
+mod traced;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -18,7 +20,9 @@ use crate::crash;
 use crate::delivery::{LoopOptions, dead_letter, pause, publish, subscribe};
 use crate::stats::Stats;
 use crate::store::StoreError;
+use crate::trace::Tracer;
 use crate::wire::{self, Inbound, Poison};
+use traced::Batch;
 
 /// A service's side of a saga: what it does and undoes.
 #[async_trait]
@@ -66,11 +70,13 @@ pub struct LoopContext {
     pub stats: Arc<Stats>,
     /// How it behaves.
     pub options: LoopOptions,
+    /// Where spans go.
+    pub tracer: Tracer,
 }
 
 /// Runs a participant until it is stopped. A unit of work in progress is finished first.
 pub async fn run_participant(context: LoopContext, participant: Arc<dyn Participant>) {
-    let LoopContext { bus, clock, stop, stats, options } = &context;
+    let LoopContext { bus, clock, stop, stats, options, .. } = &context;
     let (group, topics) = (participant.group(), participant.topics());
     let Some(mut subscription) = subscribe(&**bus, &**clock, group, &topics, stop, *options).await else { return };
     let mut failures = 0;
@@ -93,10 +99,12 @@ pub async fn run_participant(context: LoopContext, participant: Arc<dyn Particip
         };
         failures = 0;
         crash::point(group, "fetched");
-        let Some(answers) = unit(&context, &*participant, deliveries).await else { return };
+        let mut traced = Batch::of(&context, &deliveries);
+        let Some(answers) = unit(&context, &*participant, deliveries, &mut traced).await else { return };
         if !publish(&**bus, &**clock, answers, stop, stats, *options).await {
             return;
         }
+        traced.record(&context, group);
         crash::point(group, "published");
         if let Err(error) = subscription.commit().await {
             tracing::warn!(%error, group, "committing the offsets failed; the batch will be delivered again");
@@ -105,7 +113,12 @@ pub async fn run_participant(context: LoopContext, participant: Arc<dyn Particip
 }
 
 /// One unit of work: the replies and dead letters to publish. `None`: stopped before it could be finished.
-async fn unit(context: &LoopContext, participant: &dyn Participant, deliveries: Vec<Delivery>) -> Option<Vec<Message>> {
+async fn unit(
+    context: &LoopContext,
+    participant: &dyn Participant,
+    deliveries: Vec<Delivery>,
+    traced: &mut Batch,
+) -> Option<Vec<Message>> {
     let mut commands = Vec::with_capacity(deliveries.len());
     let mut answers = Vec::with_capacity(deliveries.len());
     let mut bury = |delivery: &Delivery, poison: &Poison| {
@@ -125,6 +138,7 @@ async fn unit(context: &LoopContext, participant: &dyn Participant, deliveries: 
     }
     let batch: Vec<Command> = commands.iter().map(|(_, command)| command.clone()).collect();
     let mut replies = Vec::with_capacity(batch.len());
+    traced.begun(context);
     match attempt(context, participant, batch).await? {
         Ok(all) => replies = all,
         Err(_) if commands.len() == 1 => {
@@ -144,11 +158,14 @@ async fn unit(context: &LoopContext, participant: &dyn Participant, deliveries: 
             }
         }
     }
+    traced.committed(context);
     let topics = commands.iter().map(|(_, c)| ((&c.saga, &c.step, c.op), &c.reply_to));
     let topics: std::collections::HashMap<_, _> = topics.collect();
     answers.extend(replies.iter().filter_map(|reply| {
         let topic = topics.get(&(&reply.saga, &reply.step, reply.op))?;
-        Some(wire::reply_message(topic, reply))
+        let mut message = wire::reply_message(topic, reply);
+        traced.answered(context, topic, reply, &mut message);
+        Some(message)
     }));
     Some(answers)
 }

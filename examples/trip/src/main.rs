@@ -110,6 +110,7 @@ async fn main() -> Result<(), Failure> {
         stop: CancellationToken::new(),
         stats: Arc::new(Stats::default()),
         options: LoopOptions::default(),
+        tracer: saga_runtime::trace::Tracer::default(),
     };
 
     let desk_sql: &'static str = Box::leak(format!("{BARRIER_SQL}\n{BOOKINGS}").into_boxed_str());

@@ -241,6 +241,7 @@ async fn commands_on_the_bus_are_answered_on_the_bus() {
         stop: stop.clone(),
         stats: Arc::new(Stats::default()),
         options: LoopOptions::default(),
+        tracer: saga_runtime::trace::Tracer::default(),
     };
     let service = tokio::spawn(run_participant(context, shop.participant.clone()));
     let joined = async {

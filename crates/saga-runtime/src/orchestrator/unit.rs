@@ -8,11 +8,14 @@ use saga_core::{Decision, Definition, Effect, Event, Input, Name, Op, Rejection,
 use saga_core::{decide, outstanding, replay, results};
 use tokio::sync::oneshot;
 
+use super::traced::{Traced, sent_by};
 use super::{GROUP, OperateError, Orchestrator, OrchestratorError, Request};
 use crate::bus::{Delivery, Message};
 use crate::crash;
 use crate::delivery::{dead_letter, pause, publish};
 use crate::store::{CommitError, SagaRow, StoreError, Transition, Written};
+use crate::trace::TraceContext;
+use crate::trace::units::mark;
 use crate::wire::{self, Inbound, Poison};
 
 /// How often a unit is decided anew because a compare-and-set lost, before the rest is left to the next delivery.
@@ -20,20 +23,29 @@ const CONFLICT_ROUNDS: usize = 4;
 
 /// What a unit publishes, once its reasons are on disk. A command that went out earlier could be carried out and then
 /// be forgotten by a power loss: a cancel that comes before the participant's stored answer would leave its effect behind.
-#[derive(Default)]
-struct Out {
-    messages: Vec<Message>,
+pub(super) struct Out {
+    pub(super) messages: Vec<Message>,
+    pub(super) traced: Traced,
 }
 
 impl Out {
-    fn add(&mut self, definition: &Definition, effects: impl IntoIterator<Item = Effect>) {
+    fn add(
+        &mut self,
+        definition: &Definition,
+        trace: Option<TraceContext>,
+        effects: impl IntoIterator<Item = Effect>,
+    ) {
         for effect in effects {
-            match effect {
-                Effect::SendCommand { topic, command } => self.messages.push(wire::command_message(&topic, &command)),
+            let mut message = match &effect {
+                Effect::SendCommand { topic, command } => wire::command_message(topic, command),
                 Effect::PublishResult(event) => {
-                    self.messages.push(wire::result_message(&definition.result_topic, &definition.name, &event));
+                    wire::result_message(&definition.result_topic, &definition.name, event)
                 }
+            };
+            if let Some(trace) = trace {
+                mark(&mut message, sent_by(trace, definition, &effect));
             }
+            self.messages.push(message);
         }
     }
 }
@@ -69,7 +81,7 @@ impl Orchestrator {
         requests: Vec<Request>,
         due: Vec<SagaKey>,
     ) -> Result<bool, OrchestratorError> {
-        let mut out = Out::default();
+        let mut out = Out { messages: Vec::new(), traced: self.traced(&deliveries) };
         let mut items = self.items(deliveries, requests, &mut out);
         self.wake(due, &mut items, &mut out).await?;
         for _ in 0..CONFLICT_ROUNDS {
@@ -79,7 +91,9 @@ impl Orchestrator {
             let Some(again) = self.round(items, &mut out).await? else { return Ok(false) };
             items = again;
         }
-        Ok(self.publish(out.messages).await)
+        let published = self.publish(out.messages).await;
+        self.record(out.traced).await;
+        Ok(published)
     }
 
     async fn publish(&self, messages: Vec<Message>) -> bool {
@@ -142,7 +156,7 @@ impl Orchestrator {
             if let Some(definition) = self.definitions.version(&key.definition, saga.definition_version) {
                 let effects = outstanding(definition, saga);
                 self.context.stats.recovered.add(effects.len() as u64);
-                out.add(definition, effects);
+                out.add(definition, self.trace_of(saga), effects);
             }
         }
         Ok(())
@@ -190,7 +204,7 @@ impl Orchestrator {
             if self.load(known.iter()).await? {
                 let mut round = self.decide_all(&items, out);
                 let transitions = std::mem::take(&mut round.transitions);
-                match self.commit(transitions).await {
+                match out.traced.timed(&self.context, self.commit(transitions)).await {
                     Ok(written) => return self.settle(items, round, &written, out).await.map(Some),
                     Err(CommitError::Fenced(owner)) => return Err(OrchestratorError::Fenced(owner)),
                     Err(CommitError::Store(StoreError::Fault(detail))) => {
@@ -250,6 +264,7 @@ impl Orchestrator {
             };
             match decided {
                 Ok(decision) => {
+                    let decision = self.carry(item.delivery.as_ref(), decision);
                     latest.insert(&item.key, round.decisions.len());
                     round.transitions.push(Transition { row: row_of(&decision.next), events: decision.events.clone() });
                     round.origin.push(at);
@@ -302,7 +317,7 @@ impl Orchestrator {
         let Some(definition) = self.definitions.version(&saga.key.definition, saga.definition_version) else { return };
         let now = self.context.clock.now();
         if saga.updated_at.saturating_add(self.options.resend_after) <= now {
-            out.add(definition, outstanding(definition, saga));
+            out.add(definition, self.trace_of(saga), outstanding(definition, saga));
         }
     }
 
@@ -329,9 +344,10 @@ impl Orchestrator {
             self.timers.set(key, decision.next.wake_at());
             let definition = self.definitions.version(&key.definition, decision.next.definition_version);
             if let Some(definition) = definition {
-                out.add(definition, decision.effects);
+                out.add(definition, self.trace_of(&decision.next), decision.effects);
             }
             if decision.next.status.is_terminal() {
+                out.traced.ended(&decision.next);
                 self.cache.remove(key);
             } else {
                 self.cache.put(decision.next);
@@ -390,7 +406,7 @@ impl Orchestrator {
             let slices = || history.iter().map(Vec::as_slice);
             let (Ok(events), Ok(saga)) = (results(key, slices()), replay(key, slices())) else { continue };
             let Some(definition) = self.definitions.version(&key.definition, saga.definition_version) else { continue };
-            out.add(definition, events.into_iter().map(Effect::PublishResult));
+            out.add(definition, self.trace_of(&saga), events.into_iter().map(Effect::PublishResult));
             self.repeat_if_old(&saga, out);
         }
     }

@@ -137,6 +137,7 @@ impl World {
             stop: stop.clone(),
             stats: stats.clone(),
             options: LoopOptions { batch: 8, poison_after: 3, backoff: Duration::from_millis(20) },
+            tracer: saga_runtime::trace::Tracer::default(),
         }
     }
 

@@ -95,6 +95,7 @@ pub async fn world() -> World {
         stop: stop.clone(),
         stats: Arc::new(Stats::default()),
         options: LoopOptions::default(),
+        tracer: saga_runtime::trace::Tracer::default(),
     };
     let definitions = Arc::new(Definitions::new([definition]));
     let service = orchestrator::build(&orchestrator::Config::default(), context.clone(), store, letters, definitions);
