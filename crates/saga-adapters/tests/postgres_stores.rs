@@ -38,7 +38,8 @@ mod saga_store_on_postgres_without_lazy_commits {
 }
 
 fn start(id: u64) -> Transition {
-    let events = vec![Event::Started { definition_version: 1, input: Json::null(), deadline: None, trace: None, at: 1 }];
+    let events =
+        vec![Event::Started { definition_version: 1, input: Json::null(), deadline: None, trace: None, at: 1 }];
     let (status, awaiting) = (Status::Running, String::new());
     let row = SagaRow {
         key: SagaKey::new("purchase", id),

@@ -46,7 +46,8 @@ mod saga_store_on_sqlite {
     testkit::saga_store_conformance!(make);
 
     fn start(id: u64) -> Transition {
-        let events = vec![Event::Started { definition_version: 1, input: Json::null(), deadline: None, trace: None, at: 1 }];
+        let events =
+            vec![Event::Started { definition_version: 1, input: Json::null(), deadline: None, trace: None, at: 1 }];
         let key = SagaKey::new("purchase", id);
         let (status, awaiting) = (Status::Running, String::new());
         let row = SagaRow {

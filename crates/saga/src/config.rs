@@ -304,6 +304,11 @@ pub(crate) fn admin_url() -> Option<String> {
     layers::variable("SAGA_ADMIN_URL")
 }
 
+/// A variable of the environment that is no setting of ours.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    layers::variable(name)
+}
+
 /// The admin API's token from the environment.
 pub(crate) fn admin_token() -> Option<String> {
     layers::variable("SAGA_ADMIN_TOKEN")

@@ -9,4 +9,5 @@ pub mod config;
 pub mod load;
 pub mod remote;
 pub mod sse;
+pub mod telemetry;
 pub mod up;

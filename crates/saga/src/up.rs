@@ -36,6 +36,7 @@ use tokio_util::task::TaskTracker;
 use crate::cli::output::Output;
 use crate::config::{Config, LogFormat};
 use crate::remote::RunFile;
+use crate::telemetry::Telemetry;
 use folder::Folder;
 use late::Late;
 use listeners::Listeners;
@@ -74,6 +75,7 @@ pub struct Shop {
     loops: TaskTracker,
     services: Services,
     folder: Option<Folder>,
+    telemetry: Telemetry,
 }
 
 impl Shop {
@@ -101,6 +103,7 @@ impl Shop {
             Some(token) if folder.is_none() => token,
             _ => token()?,
         };
+        let telemetry = Telemetry::start(&config)?;
         let core = services::Core {
             config: config.clone(),
             roles,
@@ -111,6 +114,7 @@ impl Shop {
             loops: loops.clone(),
             health: health.clone(),
             token: blake3::hash(token.as_bytes()),
+            tracer: telemetry.tracer(),
         };
         let limits = HttpLimits { drain: Duration::from_secs(config.drain_s), ..HttpLimits::default() };
         health.set("shop", Err("it is starting".to_owned()));
@@ -157,6 +161,7 @@ impl Shop {
             loops,
             services,
             folder,
+            telemetry,
         })
     }
 
@@ -180,6 +185,7 @@ impl Shop {
         if tokio::time::timeout(LOOPS_END_WITHIN, self.services.close()).await.is_err() {
             tracing::warn!("some files are still being written; that is finished before the process ends");
         }
+        self.telemetry.close().await;
         if let Some(folder) = &self.folder {
             folder.withdraw();
         }

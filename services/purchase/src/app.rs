@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chassis::ids::IdGen;
+use contracts::purchase::PurchaseInput;
 use saga_core::{Json, Millis};
+use saga_runtime::trace::units::transaction;
+use saga_runtime::trace::{self, Kind, Span, TraceContext, Tracer};
 use saga_runtime::{Clock, StoreError};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +21,7 @@ use crate::Stats;
 use crate::admission::{Admission, Permit, Refused};
 use crate::domain::{Cart, CartError, Quote};
 use crate::live::Live;
-use crate::outbound::{Course, Outbound};
+use crate::outbound::{Course, Outbound, Traced};
 use crate::store::{Cancelled, Keyed, NewPurchase, Placed, Row, Store};
 
 /// Prices, as the product service knows them. The composition root plugs it in.
@@ -97,6 +100,7 @@ pub(crate) struct Inner {
     pub(crate) course: Course,
     pub(crate) patience: Patience,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) tracer: Tracer,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
@@ -136,18 +140,19 @@ impl Purchases {
         let quotes = self.quote(cart).await?;
         let id = self.0.ids.next();
         let input = cart.priced(id, customer_id, &quotes)?;
+        let trace = self.0.tracer.is_on().then(trace::current).flatten();
         let purchase = NewPurchase {
             id,
             customer_id,
             amount: input.amount,
             currency_code: input.currency_code.clone(),
-            input: Json::of(&input).map_err(|e| StoreError::Fault(e.to_string()))?,
+            input: input_of(&input, trace).map_err(|e| StoreError::Fault(e.to_string()))?,
             key,
             fingerprint,
             now: self.0.clock.now(),
         };
         // A task of its own: it does not end in the middle when the customer goes away.
-        let written = self.0.tasks.spawn(write(self.clone(), purchase, permit)).await;
+        let written = self.0.tasks.spawn(write(self.clone(), purchase, permit, trace)).await;
         match written.map_err(|e| StoreError::Fault(format!("writing a purchase panicked: {e}")))?? {
             Placed::New => Ok(Accepted { id, replayed: false }),
             Placed::Before(before) => self.replay(before, fingerprint),
@@ -273,8 +278,14 @@ impl Purchases {
 }
 
 /// Writes a purchase and sends it on its way.
-async fn write(purchases: Purchases, purchase: NewPurchase, permit: Permit) -> Result<Placed, StoreError> {
-    let Inner { store, outbound, course, stats, .. } = &*purchases.0;
+async fn write(
+    purchases: Purchases,
+    purchase: NewPurchase,
+    permit: Permit,
+    trace: Option<TraceContext>,
+) -> Result<Placed, StoreError> {
+    let Inner { store, outbound, course, stats, clock, tracer, .. } = &*purchases.0;
+    let begun = trace.map(|_| clock.nanos());
     let (id, input) = (purchase.id, purchase.input.clone());
     saga_runtime::crash::point("purchase", "before_commit");
     let placed = store.place(purchase).await?;
@@ -284,5 +295,22 @@ async fn write(purchases: Purchases, purchase: NewPurchase, permit: Permit) -> R
         stats.accepted.inc();
         outbound.send(course.start(id, input));
     }
+    if let (Some(trace), Some(begun)) = (trace, begun) {
+        let now = clock.nanos();
+        tracer.record(transaction(trace, tracer.fresh(), "purchase", begun).until(now));
+        if placed == Placed::New {
+            let (own, topic) = (course.sending(trace, id), &course.start_topic);
+            let span = Span::new(own, trace.span, format!("send {topic}"), Kind::Producer, now);
+            tracer.record(span.message("send", topic, &id.to_string()));
+        }
+    }
     Ok(placed)
+}
+
+/// The saga's input; with its trace, if that is kept.
+fn input_of(input: &PurchaseInput, trace: Option<TraceContext>) -> Result<Json, serde_json::Error> {
+    match trace {
+        Some(trace) => Json::of(&Traced { input, traceparent: trace.to_string() }),
+        None => Json::of(input),
+    }
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use saga_core::protocol::ResultEvent;
 use saga_runtime::delivery::dead_letter;
+use saga_runtime::trace::Tracer;
+use saga_runtime::trace::units::{Handled, Took};
 use saga_runtime::wire::{self, Inbound, Poison};
 use saga_runtime::{Bus, BusError, Clock, Delivery, Message, StoreError, Subscription};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +43,7 @@ pub(crate) struct Consumer {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) course: Course,
+    pub(crate) tracer: Tracer,
     pub(crate) live: Arc<Live>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) asks: Arc<Asks>,
@@ -101,6 +104,8 @@ impl Consumer {
 
     /// One batch. `false`: stopped before it was dealt with.
     async fn unit(&self, deliveries: Vec<Delivery>) -> bool {
+        let handled: Vec<_> = deliveries.iter().filter_map(|d| Handled::of(&self.tracer, d)).collect();
+        let from = self.moment(&handled);
         let mut dead = Vec::new();
         let mut events = Vec::with_capacity(deliveries.len());
         // Records are kept only as long as they may have to be buried.
@@ -111,7 +116,9 @@ impl Consumer {
             }
         }
         let groups: Arc<[Group]> = grouped(events).into();
+        let begun = self.moment(&handled);
         let Some(applied) = self.apply(&groups).await else { return false };
+        let committed = self.moment(&handled);
         let now = self.clock.now();
         for (group, applied) in groups.iter().zip(&applied) {
             let detail = match applied {
@@ -131,7 +138,15 @@ impl Consumer {
             dead.extend(of_group.map(|delivery| self.bury(delivery, &poison)));
         }
         self.settle(&groups, &applied, now);
-        self.publish(dead).await
+        let published = self.publish(dead).await;
+        let took = Took { from, until: self.moment(&handled), transaction: Some((begun, committed)) };
+        handled.iter().for_each(|one| one.record(&self.tracer, GROUP, deliveries.len(), took, None));
+        published
+    }
+
+    /// What time it is, if a kept trace wants to know.
+    fn moment(&self, handled: &[Handled]) -> u64 {
+        if handled.is_empty() { 0 } else { self.clock.nanos() }
     }
 
     fn read(&self, message: &Message) -> Result<ResultEvent, Poison> {

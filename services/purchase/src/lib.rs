@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::ids::IdGen;
+use saga_runtime::trace::Tracer;
 use saga_runtime::{Bus, Clock, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -127,6 +128,8 @@ pub struct Deps {
     pub bus: Arc<dyn Bus>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// Where spans go.
+    pub tracer: Tracer,
     /// Names new purchases.
     pub ids: Arc<IdGen>,
     /// What is to be known of the saga's definition.
@@ -153,7 +156,7 @@ pub struct Service {
 /// # Errors
 /// When the store cannot say what is in flight.
 pub async fn build(config: &Config, deps: Deps) -> Result<Service, StoreError> {
-    let Deps { store, catalogue, bus, clock, ids, course, tasks, stop, replica } = deps;
+    let Deps { store, catalogue, bus, clock, tracer, ids, course, tasks, stop, replica } = deps;
     let since = clock.now();
     // Whose purchases hold slots here after a restart: all, where there is only one to have accepted them.
     let in_flight = if replica.is_none() { store.count_in_flight().await? } else { 0 };
@@ -167,6 +170,7 @@ pub async fn build(config: &Config, deps: Deps) -> Result<Service, StoreError> {
         bus: Arc::clone(&bus),
         clock: Arc::clone(&clock),
         course: course.clone(),
+        tracer: tracer.clone(),
         live: Arc::clone(&live),
         admission: Arc::clone(&admission),
         asks: Arc::clone(&asks),
@@ -207,6 +211,7 @@ pub async fn build(config: &Config, deps: Deps) -> Result<Service, StoreError> {
         course,
         patience,
         stats,
+        tracer,
         tasks,
         stop,
     });

@@ -9,7 +9,10 @@ use contracts::purchase::DEFINITION;
 use saga_core::protocol::{Cancel, Start};
 use saga_core::{Definition, Json, Name, SagaKey};
 use saga_runtime::stats::Counter;
+use saga_runtime::trace::TraceContext;
+use saga_runtime::trace::units::mark;
 use saga_runtime::{Bus, BusError, Clock, Message, wire};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +63,17 @@ impl Course {
 
     /// Asks to start it, or to publish its results again.
     pub fn start(&self, id: u64, input: Json) -> Message {
-        wire::start_message(&self.start_topic, &Start { saga: self.saga(id), input })
+        let trace = trace_of(&input);
+        let mut message = wire::start_message(&self.start_topic, &Start { saga: self.saga(id), input });
+        if let Some(trace) = trace {
+            mark(&mut message, self.sending(trace, id));
+        }
+        message
+    }
+
+    /// The span by which a start is sent, however often that is.
+    pub(crate) fn sending(&self, trace: TraceContext, id: u64) -> TraceContext {
+        trace.about(&[self.start_topic.as_str(), &id.to_string()])
     }
 
     /// Asks to cancel it.
@@ -68,6 +81,29 @@ impl Course {
         let cancel = Cancel { saga: self.saga(id), actor: format!("customer {customer_id}"), reason };
         wire::cancel_message(&self.start_topic, &cancel)
     }
+}
+
+/// A saga's input that says which trace it belongs to: kept in the purchase's row, it outlives this process.
+#[derive(Serialize)]
+pub(crate) struct Traced<T> {
+    #[serde(flatten)]
+    pub(crate) input: T,
+    pub(crate) traceparent: String,
+}
+
+#[derive(Deserialize)]
+struct Marked {
+    traceparent: String,
+}
+
+/// What [`Traced`] says, if it was written with a trace that is kept.
+pub(crate) fn trace_of(input: &Json) -> Option<TraceContext> {
+    // No text in an input comes from a customer, so almost always this is all there is to do.
+    if !input.as_str().contains("\"traceparent\"") {
+        return None;
+    }
+    let Marked { traceparent } = input.parse().ok()?;
+    TraceContext::parse(&traceparent).filter(|context| context.sampled)
 }
 
 impl Default for Course {

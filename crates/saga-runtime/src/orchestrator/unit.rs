@@ -29,18 +29,11 @@ pub(super) struct Out {
 }
 
 impl Out {
-    fn add(
-        &mut self,
-        definition: &Definition,
-        trace: Option<TraceContext>,
-        effects: impl IntoIterator<Item = Effect>,
-    ) {
+    fn add(&mut self, definition: &Definition, trace: Option<TraceContext>, effects: impl IntoIterator<Item = Effect>) {
         for effect in effects {
             let mut message = match &effect {
                 Effect::SendCommand { topic, command } => wire::command_message(topic, command),
-                Effect::PublishResult(event) => {
-                    wire::result_message(&definition.result_topic, &definition.name, event)
-                }
+                Effect::PublishResult(event) => wire::result_message(&definition.result_topic, &definition.name, event),
             };
             if let Some(trace) = trace {
                 mark(&mut message, sent_by(trace, definition, &effect));

@@ -32,11 +32,12 @@ impl Handled {
 
     /// Records that it was handled, and the transaction that did it.
     pub fn record(&self, tracer: &Tracer, group: &str, batch: usize, took: Took, outcome: Option<&'static str>) {
-        let mut span = Span::new(self.context, self.parent, format!("process {}", self.topic), Kind::Consumer, took.from)
-            .until(took.until)
-            .message("process", &self.topic, &self.key)
-            .with("messaging.consumer.group.name", group.to_owned())
-            .with("messaging.batch.message_count", batch as u64);
+        let mut span =
+            Span::new(self.context, self.parent, format!("process {}", self.topic), Kind::Consumer, took.from)
+                .until(took.until)
+                .message("process", &self.topic, &self.key)
+                .with("messaging.consumer.group.name", group.to_owned())
+                .with("messaging.batch.message_count", batch as u64);
         if let Some(outcome) = outcome {
             span = span.with("saga.outcome", outcome);
         }

@@ -14,12 +14,15 @@ use contracts::product::product_service_client::ProductServiceClient;
 use contracts::product::{CartItem, CheckProductsRequest, GetProductsRequest, ProductStatus};
 use hyper::Method;
 use saga_runtime::Clock;
+use saga_runtime::trace::{self, Kind, Span, Tracer};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use crate::remote;
 
+/// As gRPC names it.
+const SERVICE: &str = "product.ProductService";
 /// One try.
 const CALL_WITHIN: Duration = Duration::from_millis(1_500);
 /// To have a connection.
@@ -32,14 +35,18 @@ const KEYS_EVERY: Duration = Duration::from_secs(5);
 const FIRST_KEYS_EVERY: Duration = Duration::from_millis(250);
 
 /// The product service in another process.
-pub(super) struct RemoteCatalogue(ProductServiceClient<Channel>);
+pub(super) struct RemoteCatalogue {
+    client: ProductServiceClient<Channel>,
+    tracer: Tracer,
+    clock: Arc<dyn Clock>,
+}
 
 impl RemoteCatalogue {
     /// Connects when it is first needed.
     ///
     /// # Errors
     /// When it is not an address.
-    pub(super) fn new(url: &str) -> anyhow::Result<Self> {
+    pub(super) fn new(url: &str, tracer: Tracer, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let endpoint = Endpoint::from_shared(url.to_owned()).with_context(|| format!("peers.product: {url}"))?;
         let endpoint = endpoint
             .connect_timeout(CONNECT_WITHIN)
@@ -48,21 +55,46 @@ impl RemoteCatalogue {
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(3))
             .keep_alive_while_idle(true);
-        Ok(Self(ProductServiceClient::new(endpoint.connect_lazy())))
+        Ok(Self { client: ProductServiceClient::new(endpoint.connect_lazy()), tracer, clock })
     }
-}
 
-/// Makes a call until it is answered, at most [`TRIES`] times.
-async fn again<T, F>(mut call: impl FnMut() -> F) -> Result<T, Status>
-where
-    F: Future<Output = Result<tonic::Response<T>, Status>>,
-{
-    let mut tries = 1;
-    loop {
-        match call().await {
-            Ok(answer) => return Ok(answer.into_inner()),
-            Err(status) if tries < TRIES && status.code() == Code::Unavailable => tries += 1,
-            Err(status) => return Err(status),
+    /// Makes a call until it is answered, at most [`TRIES`] times; each time is a span, if the trace is kept.
+    async fn call<M, T, F>(
+        &self,
+        method: &'static str,
+        message: M,
+        mut call: impl FnMut(ProductServiceClient<Channel>, Request<M>) -> F,
+    ) -> Result<T, Status>
+    where
+        M: Clone,
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let above = self.tracer.is_on().then(trace::current).flatten();
+        let mut tries = 1;
+        loop {
+            let mut request = Request::new(message.clone());
+            let span = above.map(|above| {
+                let own = above.at(self.tracer.fresh());
+                if let Ok(value) = own.to_string().parse() {
+                    request.metadata_mut().insert(trace::TRACEPARENT, value);
+                }
+                let name = format!("{SERVICE}/{method}");
+                let span =
+                    Span::new(own, above.span, name, Kind::Client, self.clock.nanos()).with("rpc.system", "grpc");
+                span.with("rpc.service", SERVICE).with("rpc.method", method)
+            });
+            let answer = call(self.client.clone(), request).await;
+            if let Some(mut span) = span {
+                let code = answer.as_ref().err().map_or(Code::Ok, Status::code) as i32;
+                span.error = (code != 0).then(|| code.to_string());
+                let span = span.with("rpc.grpc.status_code", u64::from(code.unsigned_abs()));
+                self.tracer.record(span.until(self.clock.nanos()));
+            }
+            match answer {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) if tries < TRIES && status.code() == Code::Unavailable => tries += 1,
+                Err(status) => return Err(status),
+            }
         }
     }
 }
@@ -72,11 +104,9 @@ impl purchase::Catalogue for RemoteCatalogue {
     async fn quote(&self, product_ids: &[u64]) -> Result<Vec<purchase::Quote>, purchase::CatalogueError> {
         let items = product_ids.iter().map(|id| CartItem { product_id: *id, quantity: 1 });
         let request = CheckProductsRequest { items: items.collect() };
-        let call = || {
-            let (mut client, request) = (self.0.clone(), Request::new(request.clone()));
-            async move { client.check_products(request).await }
-        };
-        let answer = again(call).await.map_err(|status| match status.code() {
+        let call =
+            |mut client: ProductServiceClient<Channel>, request| async move { client.check_products(request).await };
+        let answer = self.call("CheckProducts", request, call).await.map_err(|status| match status.code() {
             Code::Internal | Code::InvalidArgument | Code::Unimplemented => {
                 purchase::CatalogueError::Fault(status.to_string())
             }
@@ -96,11 +126,12 @@ impl purchase::Catalogue for RemoteCatalogue {
 impl order::Catalogue for RemoteCatalogue {
     async fn details(&self, ids: &[u64]) -> Result<Vec<order::ProductDetails>, order::CatalogueError> {
         let request = GetProductsRequest { product_ids: ids.to_vec() };
-        let call = || {
-            let (mut client, request) = (self.0.clone(), Request::new(request.clone()));
-            async move { client.get_products(request).await }
-        };
-        let answer = again(call).await.map_err(|status| order::CatalogueError(status.to_string()))?;
+        let call =
+            |mut client: ProductServiceClient<Channel>, request| async move { client.get_products(request).await };
+        let answer = self
+            .call("GetProducts", request, call)
+            .await
+            .map_err(|status| order::CatalogueError(status.to_string()))?;
         let details = |product: contracts::product::Product| order::ProductDetails {
             id: product.id,
             category_id: product.category_id,

@@ -15,6 +15,7 @@ use futures_util::FutureExt as _;
 use saga_adapters::inproc::InProcBus;
 use saga_core::Name;
 use saga_runtime::dead_letters::{self, DeadLetters};
+use saga_runtime::trace::Tracer;
 use saga_runtime::{
     Clock, Definitions, LoopContext, LoopOptions, OrchestratorGroup, Participant, ReadThrough, Stats, SystemClock,
     run_participant,
@@ -47,6 +48,7 @@ pub(super) struct Core {
     pub(super) loops: TaskTracker,
     pub(super) health: Health,
     pub(super) token: blake3::Hash,
+    pub(super) tracer: Tracer,
 }
 
 /// Everything that runs.
@@ -108,7 +110,14 @@ impl Services {
         let shared = Shared {
             ids: Arc::new(IdGen::new(config.node, Arc::clone(&clock))),
             verifier: Verifier::new(&config.account.issuer, &config.account.audience, Arc::clone(&clock)),
-            context: LoopContext { bus, clock: Arc::clone(&clock), stop: core.stop.clone(), stats, options },
+            context: LoopContext {
+                bus,
+                clock: Arc::clone(&clock),
+                stop: core.stop.clone(),
+                stats,
+                options,
+                tracer: core.tracer.clone(),
+            },
             clock,
             letters,
         };
@@ -156,6 +165,8 @@ impl Services {
             checking: Arc::default(),
         };
         let admin = admin::router(parts.admin, state).merge(documents::router(&documents::admin()?));
+        let [public, internal] =
+            [public, internal].map(|router| chassis::trace::traced(router, &core.tracer, &shared.clock));
         let routers = Routers { public, internal, admin };
         let topics = core.definitions.all().iter().flat_map(|definition| definition.topics()).collect();
         let open = backends.finish(shared.clock, topics, &core.loops, core.closing.clone());
@@ -244,7 +255,7 @@ impl Core {
             return Ok(Arc::new(InProcess(products.clone())));
         }
         let url = peer(self.config.peers.product.as_ref(), "peers.product", "who knows the products")?;
-        Ok(Arc::new(RemoteCatalogue::new(url)?))
+        Ok(Arc::new(RemoteCatalogue::new(url, self.tracer.clone(), Arc::new(SystemClock))?))
     }
 
     /// Starts the loops of the orchestrator and of the participants.
@@ -279,6 +290,7 @@ impl Core {
             catalogue: self.catalogue(parts)?,
             bus: Arc::clone(&shared.context.bus),
             clock: Arc::clone(&shared.clock),
+            tracer: self.tracer.clone(),
             ids: Arc::clone(&shared.ids),
             course: course(&self.definitions)?,
             tasks: self.loops.clone(),

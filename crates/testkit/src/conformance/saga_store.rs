@@ -33,7 +33,13 @@ fn key(id: u64) -> SagaKey {
 }
 
 fn start(key: SagaKey) -> Transition {
-    let started = Event::Started { definition_version: 1, input: Json::of(&key.id).unwrap(), deadline: None, trace: None, at: 1000 };
+    let started = Event::Started {
+        definition_version: 1,
+        input: Json::of(&key.id).unwrap(),
+        deadline: None,
+        trace: None,
+        at: 1000,
+    };
     let step = Event::StepStarted { step: "take".into(), due: 9000, at: 1000 };
     let row = SagaRow {
         key,

@@ -192,6 +192,7 @@ impl Shop {
             catalogue: Arc::clone(&self.prices) as Arc<dyn Catalogue>,
             bus: Arc::new(self.bus.clone()),
             clock: Arc::clone(&self.clock),
+            tracer: saga_runtime::trace::Tracer::default(),
             ids: Arc::new(IdGen::new(1, Arc::clone(&self.clock))),
             course: Course::default(),
             tasks: tasks.clone(),

@@ -10,7 +10,8 @@ use crate::check::facts::Effect;
 const STEPS: [&str; 4] = ["update-product-inventory", "create-order", "create-payment", "confirm-order"];
 
 fn completed_history() -> Vec<Vec<Event>> {
-    let mut history = vec![vec![Event::Started { definition_version: 1, input: Json::null(), deadline: None, trace: None, at: 1 }]];
+    let mut history =
+        vec![vec![Event::Started { definition_version: 1, input: Json::null(), deadline: None, trace: None, at: 1 }]];
     for step in STEPS {
         let step = Name::new(step);
         history.last_mut().unwrap().push(Event::StepStarted { step: step.clone(), due: 100, at: 1 });
