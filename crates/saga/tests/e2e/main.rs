@@ -18,3 +18,4 @@ mod regressions;
 mod roles;
 mod schemathesis;
 mod town;
+mod tracing;
