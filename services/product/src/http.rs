@@ -170,7 +170,13 @@ fn currency(code: &str, _: &()) -> garde::Result {
 #[utoipa::path(
     post, path = "/products", operation_id = "addProduct", tag = "product",
     request_body = NewProductBody,
-    responses((status = 201, description = "The product.", body = ProductBody, headers(("Location" = String, description = "Where it is found.")))),
+    responses((status = 201, description = "The product.", body = ProductBody,
+        headers(("Location" = String, description = "Where it is found.")),
+        links(
+            ("getProduct" = (operation_id = "getProduct", parameters(("id" = "$response.body#/id")))),
+            ("changeProduct" = (operation_id = "changeProduct", parameters(("id" = "$response.body#/id")))),
+        ),
+    )),
     security(("bearer" = ["admin"])),
 )]
 async fn add(
@@ -279,7 +285,14 @@ struct NewCategoryBody {
 #[utoipa::path(
     post, path = "/categories", operation_id = "addCategory", tag = "product",
     request_body = NewCategoryBody,
-    responses((status = 201, description = "The category.", body = CategoryBody, headers(("Location" = String, description = "Where it is found.")))),
+    responses((status = 201, description = "The category.", body = CategoryBody,
+        headers(("Location" = String, description = "Where it is found.")),
+        links(
+            ("getCategory" = (operation_id = "getCategory", parameters(("id" = "$response.body#/id")))),
+            ("changeCategory" = (operation_id = "changeCategory", parameters(("id" = "$response.body#/id")))),
+            ("deleteCategory" = (operation_id = "deleteCategory", parameters(("id" = "$response.body#/id")))),
+        ),
+    )),
     security(("bearer" = ["admin"])),
 )]
 async fn add_category(

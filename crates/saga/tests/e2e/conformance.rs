@@ -64,6 +64,21 @@ fn fits(operation: &Operation, path: &str) -> bool {
     segments.len() == operation.path.len() && operation.path.iter().zip(&segments).all(same)
 }
 
+/// Holds the data of an event of a stream of purchases against the document.
+///
+/// # Panics
+/// When it is not one.
+pub fn check_event(data: &Value) {
+    static EVENT: OnceLock<Validator> = OnceLock::new();
+    let schema = EVENT.get_or_init(|| {
+        let document = saga::up::documents::public().unwrap();
+        let schema = json!({ "$ref": "#/components/schemas/PurchaseEvent", "components": document["components"] });
+        jsonschema::validator_for(&schema).unwrap()
+    });
+    let errors: Vec<String> = schema.iter_errors(data).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{data}: {errors:?}");
+}
+
 /// # Panics
 /// When the answer is not in the document.
 pub fn check(method: &Method, path: &str, answer: &Answer) {

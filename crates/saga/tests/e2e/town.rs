@@ -274,6 +274,9 @@ impl Person {
         let bearer = self.bearer();
         let stream = connection.stream(path, bearer.as_ref(), &resume, || {}, chunk);
         let status = tokio::time::timeout(PATIENCE, stream).await.expect("the stream ends").unwrap();
+        for (_, _, data) in seen.iter().filter(|_| path.starts_with("/api/v1/purchases")) {
+            crate::conformance::check_event(data);
+        }
         (status, seen)
     }
 }

@@ -69,7 +69,10 @@ pub(super) struct ListQuery {
 /// The dead letters of a topic.
 #[utoipa::path(
     get, path = "/admin/dlq/{topic}", operation_id = "listDeadLetters", tag = "dead letters",
-    params(("topic" = String, Path, pattern = "^[a-zA-Z0-9._-]{1,200}$", description = "Where the records came from."), ListQuery),
+    params(
+        ("topic" = String, Path, pattern = "^[a-zA-Z0-9._-]{1,200}$", description = "Where the records came from."),
+        ListQuery,
+    ),
     responses((status = 200, description = "The letters.", body = schemas::DeadLetters)),
     security(("bearer" = ["operator"])),
 )]
@@ -86,7 +89,10 @@ pub(super) async fn list(
 /// A dead letter.
 #[utoipa::path(
     get, path = "/admin/dlq/{topic}/{id}", operation_id = "getDeadLetter", tag = "dead letters",
-    params(("topic" = String, Path, pattern = "^[a-zA-Z0-9._-]{1,200}$", description = "Where the records came from."), ("id" = u64, Path, maximum = 9007199254740991_u64)),
+    params(
+        ("topic" = String, Path, pattern = "^[a-zA-Z0-9._-]{1,200}$", description = "Where the records came from."),
+        ("id" = u64, Path, maximum = 9007199254740991_u64),
+    ),
     responses((status = 200, description = "The letter.", body = schemas::DeadLetterView)),
     security(("bearer" = ["operator"])),
 )]

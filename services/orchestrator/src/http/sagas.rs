@@ -234,7 +234,11 @@ pub(super) struct Order {
 /// With a `version` it is a compare-and-set: whoever looked at an older one is told so.
 #[utoipa::path(
     post, path = "/admin/sagas/{id}/{verb}", operation_id = "steerSaga", tag = "sagas",
-    params(("id" = u64, Path, minimum = 1, maximum = 9007199254740991_u64), ("verb" = inline(schemas::OperatorsVerb), Path), KeyQuery),
+    params(
+        ("id" = u64, Path, minimum = 1, maximum = 9007199254740991_u64),
+        ("verb" = inline(schemas::OperatorsVerb), Path),
+        KeyQuery,
+    ),
     request_body = Order,
     responses((status = 200, description = "As it stands now.", body = SagaView)),
     security(("bearer" = ["operator"])),

@@ -98,9 +98,17 @@ struct AcceptedView {
     responses((status = 202, description = "Accepted, and on disk.", body = AcceptedView, headers(
         ("Location" = String, description = "Where it is looked at."),
         ("Idempotency-Replayed" = Option<String>, description = "`true` when it was accepted before."),
+    ), links(
+        ("getPurchase" = (operation_id = "getPurchase", parameters(("id" = "$response.body#/id")))),
+        ("cancelPurchase" = (operation_id = "cancelPurchase", parameters(("id" = "$response.body#/id")))),
+        ("watchPurchase" = (operation_id = "watchPurchase", parameters(("id" = "$response.body#/id")))),
+        ("getOrder" = (operation_id = "getOrder", parameters(("id" = "$response.body#/id")))),
+        ("getPayment" = (operation_id = "getPayment", parameters(("id" = "$response.body#/id")))),
     ))),
     security(("bearer" = [])),
-    extensions(("x-problems" = json!(["idempotency_key_reused", "unsupported_currency", "amount_out_of_range", "overloaded"]))),
+    extensions(("x-problems" = json!([
+        "idempotency_key_reused", "unsupported_currency", "amount_out_of_range", "overloaded",
+    ]))),
 )]
 pub(super) async fn place(
     State(purchases): State<Purchases>,
