@@ -30,17 +30,23 @@ const LONGEST_TOKEN: usize = 2_048;
 pub enum Role {
     /// Buys.
     Customer,
-    /// Steers sagas.
+    /// Looks at sagas.
+    Viewer,
+    /// Also steers them.
     Operator,
     /// Also changes the catalogue and roles.
     Admin,
 }
 
 impl Role {
-    /// `customer`, `operator`, `admin`.
+    /// Every role, each with the rights of those before it.
+    pub const ALL: [Self; 4] = [Role::Customer, Role::Viewer, Role::Operator, Role::Admin];
+
+    /// `customer`, `viewer`, `operator`, `admin`.
     pub fn as_str(self) -> &'static str {
         match self {
             Role::Customer => "customer",
+            Role::Viewer => "viewer",
             Role::Operator => "operator",
             Role::Admin => "admin",
         }
@@ -48,7 +54,7 @@ impl Role {
 
     /// The reverse of [`as_str`](Self::as_str).
     pub fn from_text(text: &str) -> Option<Self> {
-        [Role::Customer, Role::Operator, Role::Admin].into_iter().find(|role| role.as_str() == text)
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
     }
 }
 

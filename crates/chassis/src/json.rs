@@ -191,7 +191,10 @@ where
         }
         let Query(value) = Query::<T>::from_request_parts(parts, state).await.map_err(|rejection| {
             let detail = rejection.body_text();
-            let named = detail.split('`').nth(1).map_or_else(|| "#".to_owned(), |field| format!("#/{field}"));
+            // Of a field that nobody knows the name stands in ticks, of a wrong value before the colon.
+            let value = || detail.strip_prefix("Failed to deserialize query string: ")?.split_once(": ");
+            let field = detail.split('`').nth(1).or_else(|| value().map(|(field, _)| field));
+            let named = field.map_or_else(|| "#".to_owned(), |field| format!("#/{field}"));
             invalid(vec![(named, detail)])
         })?;
         value.validate().map_err(|report| invalid(findings(&report)))?;

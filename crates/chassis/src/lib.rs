@@ -1,5 +1,6 @@
 //! What every service gets for free: HTTP with limits, problem+json, authentication, ids, paging, time, health.
 
+pub mod audit;
 pub mod auth;
 pub mod health;
 pub mod http;

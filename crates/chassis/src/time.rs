@@ -8,8 +8,23 @@ pub fn rfc3339(at: Millis) -> String {
     format!("{:.3}", moment.unwrap_or(jiff::Timestamp::UNIX_EPOCH))
 }
 
+/// The reverse of [`rfc3339`], with any offset; `None`: no moment since the epoch.
+pub fn from_rfc3339(text: &str) -> Option<Millis> {
+    let moment: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(moment.as_millisecond()).ok()
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn moments_are_read_with_any_offset_and_nothing_else_is() {
+        assert_eq!(super::from_rfc3339("2023-11-14T22:13:20.007Z"), Some(1_700_000_000_007));
+        assert_eq!(super::from_rfc3339("2023-11-14T23:13:20+01:00"), Some(1_700_000_000_000));
+        for bad in ["", "yesterday", "2023-11-14", "1969-01-01T00:00:00Z", "1700000000"] {
+            assert_eq!(super::from_rfc3339(bad), None, "{bad}");
+        }
+    }
+
     #[test]
     fn moments_are_shown_in_utc_with_milliseconds() {
         assert_eq!(super::rfc3339(1_700_000_000_007), "2023-11-14T22:13:20.007Z");

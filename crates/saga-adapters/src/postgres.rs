@@ -18,6 +18,7 @@ mod query;
 mod schema;
 mod snapshot;
 
+pub mod audit_log;
 pub mod dead_letters;
 pub mod participant;
 pub mod saga_store;

@@ -17,6 +17,7 @@ mod readers;
 mod schema;
 mod writer;
 
+pub mod audit_log;
 pub mod dead_letters;
 pub mod participant;
 pub mod saga_store;

@@ -26,6 +26,20 @@ mod saga_store_on_postgres {
     testkit::saga_store_conformance!(make);
 }
 
+mod audit_log_on_postgres {
+    use saga_adapters::postgres::audit_log::PgAuditLog;
+    use saga_runtime::audit::AuditLog;
+
+    use super::*;
+
+    async fn make() -> Fixture<Arc<dyn AuditLog>> {
+        let (pg, _) = open(&saga_store::SCHEMA).await;
+        Fixture::new(Arc::new(PgAuditLog::new(pg)))
+    }
+
+    testkit::audit_log_conformance!(make);
+}
+
 mod saga_store_on_postgres_without_lazy_commits {
     use super::*;
 

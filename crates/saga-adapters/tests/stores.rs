@@ -31,6 +31,20 @@ mod dead_letters_on_sqlite {
     testkit::dead_letters_conformance!(make);
 }
 
+mod audit_log_on_sqlite {
+    use saga_adapters::sqlite::audit_log::SqliteAuditLog;
+    use saga_runtime::audit::AuditLog;
+
+    use super::*;
+
+    async fn make() -> Fixture<Arc<dyn AuditLog>> {
+        let (db, folder) = open(&saga_store::SCHEMA);
+        Fixture::keeping(Arc::new(SqliteAuditLog::new(db)), folder)
+    }
+
+    testkit::audit_log_conformance!(make);
+}
+
 mod saga_store_on_sqlite {
     use saga_adapters::sqlite::open_read_only;
     use saga_core::{Event, Json, SagaKey, Status};

@@ -4,6 +4,7 @@
 //! **Architecture Invariant:** no brand is named here (no SQL, no Kafka, no Redis), and nothing is decided here:
 //! decisions are `saga_core`'s, this crate loads, commits, then acts.
 
+pub mod audit;
 pub mod barrier;
 pub mod bus;
 pub mod cache;

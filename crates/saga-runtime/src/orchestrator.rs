@@ -225,7 +225,12 @@ impl Orchestrator {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                Some(request) = self.requests.recv() => requests.push(request),
+                Some(request) = self.requests.recv() => {
+                    requests.push(request);
+                    while requests.len() < options.batch && let Ok(more) = self.requests.try_recv() {
+                        requests.push(more);
+                    }
+                }
                 arrived = subscription.next(options.batch) => match arrived {
                     Ok(arrived) => deliveries = arrived,
                     Err(BusError::Closed) => return Ok(()),

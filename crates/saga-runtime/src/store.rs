@@ -87,23 +87,80 @@ impl std::fmt::Display for Owner {
     }
 }
 
-/// Which sagas to list. All conditions hold together; the newest (highest id) first.
+/// Where a saga stands in a list: when it started, then its name.
+pub type ListPlace = (Millis, SagaKey);
+
+/// Which sagas to list. All conditions hold together; those that started last first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SagaFilter {
     /// Any of these states; empty: all.
     pub statuses: Vec<Status>,
     /// Only of this definition.
     pub definition: Option<Name>,
-    /// Only those that await this step.
+    /// Only those in flight that await this step.
     pub step: Option<Name>,
     /// Only those last changed before this moment, in ms since the epoch.
     pub updated_before: Option<Millis>,
-    /// Only this id.
-    pub id: Option<u64>,
-    /// Only keys below this one (from the page before).
-    pub before: Option<SagaKey>,
+    /// Only those that started at this moment or later.
+    pub started_from: Option<Millis>,
+    /// Only those that started before this moment.
+    pub started_before: Option<Millis>,
+    /// Only these ids; empty: all.
+    pub ids: Vec<u64>,
+    /// Only sagas below this place (from the page before).
+    pub before: Option<ListPlace>,
     /// At most this many.
     pub limit: u32,
+}
+
+impl SagaFilter {
+    /// The states that are wanted and possible: only what is in flight awaits a step.
+    pub fn wanted(&self) -> Vec<Status> {
+        let lawful = |s: &Status| {
+            (self.statuses.is_empty() || self.statuses.contains(s)) && (self.step.is_none() || !s.is_terminal())
+        };
+        Status::ALL.into_iter().filter(lawful).collect()
+    }
+
+    /// Sagas that started at or after this moment are not wanted. Nothing changes before it starts, so a bound on the
+    /// last change is one on the start, and of that there is an index.
+    pub fn starts_before(&self) -> Option<Millis> {
+        self.started_before.into_iter().chain(self.updated_before).min()
+    }
+
+    /// Whether a row is wanted, page and limit aside.
+    pub fn admits(&self, row: &SagaRow) -> bool {
+        let step = |step: &Name| {
+            !row.status.is_terminal() && row.awaiting.rsplit_once('.').is_some_and(|(awaited, _)| step == awaited)
+        };
+        (self.statuses.is_empty() || self.statuses.contains(&row.status))
+            && self.definition.as_ref().is_none_or(|name| *name == row.key.definition)
+            && self.step.as_ref().is_none_or(step)
+            && self.updated_before.is_none_or(|moment| row.updated_at < moment)
+            && self.started_from.is_none_or(|moment| row.started_at >= moment)
+            && self.started_before.is_none_or(|moment| row.started_at < moment)
+            && (self.ids.is_empty() || self.ids.contains(&row.key.id))
+    }
+}
+
+/// How many sagas of a definition are in a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SagaCount {
+    /// The definition.
+    pub definition: Name,
+    /// The state.
+    pub status: Status,
+    /// How many.
+    pub count: u64,
+}
+
+/// What has not ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InFlight {
+    /// By definition and state.
+    pub counts: Vec<SagaCount>,
+    /// When the oldest of them started, in ms since the epoch.
+    pub oldest: Option<Millis>,
 }
 
 /// The orchestrator's store.
@@ -139,4 +196,16 @@ pub trait SagaStore: Send + Sync + 'static {
     /// # Errors
     /// See [`StoreError`].
     async fn list(&self, filter: SagaFilter) -> Result<Vec<SagaRow>, StoreError>;
+
+    /// How many sagas are in flight. What it costs grows with their number, not with that of all sagas.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    async fn count_in_flight(&self) -> Result<InFlight, StoreError>;
+
+    /// How many sagas have ended, by definition and state. Reads an index from end to end: not to be asked for often.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    async fn count_ended(&self) -> Result<Vec<SagaCount>, StoreError>;
 }

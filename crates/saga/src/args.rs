@@ -357,9 +357,11 @@ pub enum AdminCommand {
 /// What an account may do.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Look at sagas and steer them.
+    /// Look at sagas.
+    Viewer,
+    /// That, and steer them.
     Operator,
-    /// That, and change the catalogue.
+    /// That, and change the catalogue and roles.
     Admin,
 }
 
@@ -367,6 +369,7 @@ impl Role {
     /// As in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Viewer => "VIEWER",
             Self::Operator => "OPERATOR",
             Self::Admin => "ADMIN",
         }

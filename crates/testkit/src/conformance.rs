@@ -4,6 +4,7 @@
 //! `testkit::bus_conformance!(make)`, where `make` is an async function that gives a fresh [`Fixture`] (for a shared
 //! server: with names of its own). Nothing here knows a brand, and nothing waits longer than it must.
 
+pub mod audit_log;
 pub mod bus;
 pub mod cache;
 pub mod dead_letters;

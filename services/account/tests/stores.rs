@@ -118,6 +118,10 @@ async fn names_and_addresses_can_be_changed(store: &Port) {
 
 async fn roles_can_be_changed(store: &Port) {
     create(store, 1).await;
+    for role in Role::ALL {
+        assert!(store.set_role("1@example.org".into(), role).await.unwrap());
+        assert_eq!(store.credentials("1@example.org".into()).await.unwrap().unwrap().role, role);
+    }
     assert!(store.set_role("1@example.org".into(), Role::Admin).await.unwrap());
     assert!(!store.set_role("9@example.org".into(), Role::Admin).await.unwrap());
     assert_eq!(store.credentials("1@example.org".into()).await.unwrap().unwrap().role, Role::Admin);

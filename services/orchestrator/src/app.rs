@@ -4,9 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use saga_core::{Event, Input, Millis, Saga, SagaKey, Verb, replay};
+use saga_runtime::audit::AuditLog;
 use saga_runtime::dead_letters::DeadLetters;
-use saga_runtime::store::{SagaFilter, SagaRow, SagaStore};
-use saga_runtime::{Bus, Clock, Definitions, GroupHandle, OperateError, Stats, StoreError};
+use saga_runtime::store::{InFlight, SagaCount, SagaFilter, SagaRow, SagaStore};
+use saga_runtime::{Bus, Clock, Definitions, GroupHandle, LoopContext, OperateError, Stats, StoreError};
+use tokio::sync::Mutex;
+
+/// How often what has ended is counted, in ms: it reads an index from end to end.
+pub const COUNT_EVERY: Millis = 5_000;
+
+/// What the service keeps.
+pub struct Stores {
+    /// The sagas.
+    pub sagas: Arc<dyn SagaStore>,
+    /// Records that could not be handled.
+    pub dead_letters: Arc<dyn DeadLetters>,
+    /// Who did what.
+    pub audit: Arc<dyn AuditLog>,
+}
 
 /// The use cases. Cheap to clone.
 #[derive(Clone)]
@@ -18,8 +33,28 @@ pub struct Sagas {
     pub dead_letters: Arc<dyn DeadLetters>,
     /// Where re-driven records go.
     pub bus: Arc<dyn Bus>,
-    clock: Arc<dyn Clock>,
+    /// Who did what.
+    pub audit: Arc<dyn AuditLog>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
     stats: Arc<Stats>,
+    /// One at a time sends letters again or removes them.
+    pub moving_letters: Arc<Mutex<()>>,
+    /// What had ended, and when it was counted. Whoever comes while it is counted waits for that.
+    ended: Arc<Mutex<Option<Ended>>>,
+}
+
+type Ended = (Millis, Arc<Vec<SagaCount>>);
+
+/// How many sagas there are.
+#[derive(Clone, Debug)]
+pub struct Counts {
+    /// Those in flight, now.
+    pub open: InFlight,
+    /// Those that have ended.
+    pub ended: Arc<Vec<SagaCount>>,
+    /// When those that have ended were counted, in ms since the epoch.
+    pub as_of: Millis,
 }
 
 /// A saga with its whole history.
@@ -32,16 +67,11 @@ pub struct Detail {
 
 impl Sagas {
     /// Puts the use cases together.
-    pub fn new(
-        store: Arc<dyn SagaStore>,
-        definitions: Arc<Definitions>,
-        handle: GroupHandle,
-        dead_letters: Arc<dyn DeadLetters>,
-        bus: Arc<dyn Bus>,
-        clock: Arc<dyn Clock>,
-        stats: Arc<Stats>,
-    ) -> Self {
-        Self { store, definitions, handle, dead_letters, bus, clock, stats }
+    pub fn new(stores: Stores, definitions: Arc<Definitions>, handle: GroupHandle, context: &LoopContext) -> Self {
+        let Stores { sagas: store, dead_letters, audit } = stores;
+        let LoopContext { bus, clock, stats, .. } = context.clone();
+        let (moving_letters, ended) = (Arc::default(), Arc::default());
+        Self { store, definitions, handle, dead_letters, bus, audit, clock, stats, moving_letters, ended }
     }
 
     /// A page of sagas, newest first.
@@ -50,6 +80,22 @@ impl Sagas {
     /// See [`StoreError`].
     pub async fn list(&self, filter: SagaFilter) -> Result<Vec<SagaRow>, StoreError> {
         self.store.list(filter).await
+    }
+
+    /// How many sagas there are. What has ended is counted anew every [`COUNT_EVERY`] ms at most, however many ask.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn counts(&self) -> Result<Counts, StoreError> {
+        let open = self.store.count_in_flight().await?;
+        let mut known = self.ended.lock().await;
+        let now = self.clock.now();
+        if let Some((as_of, ended)) = known.as_ref().filter(|(as_of, _)| now.saturating_sub(*as_of) < COUNT_EVERY) {
+            return Ok(Counts { open, ended: Arc::clone(ended), as_of: *as_of });
+        }
+        let ended = Arc::new(self.store.count_ended().await?);
+        *known = Some((now, Arc::clone(&ended)));
+        Ok(Counts { open, ended, as_of: now })
     }
 
     /// One saga; `None` when there is none of that name.
@@ -78,7 +124,6 @@ impl Sagas {
         reason: String,
         version: Option<u64>,
     ) -> Result<SagaRow, OperateError> {
-        tracing::info!(%key, ?verb, actor, reason, "operator");
         self.handle.operate(key, Input::Operator { verb, actor, reason, version }).await
     }
 

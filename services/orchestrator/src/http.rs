@@ -2,12 +2,14 @@
 //!
 //! Authentication is a layer that the composition root adds around these routes; it leaves an [`Operator`] behind.
 
+mod bulk;
 mod dead_letters;
+mod filter;
 mod sagas;
 mod schemas;
 
-use axum::Router;
 use axum::extract::State;
+use axum::{Extension, Router};
 use chassis::problem::{Code, Problem};
 use saga_runtime::bus::{GroupReading, PlaceReading};
 use serde::Serialize;
@@ -23,6 +25,11 @@ use crate::app::Sagas;
 #[derive(Clone, Debug)]
 pub struct Operator(pub String);
 
+/// How they are called in histories and in the audit log.
+fn actor(operator: Option<Extension<Operator>>) -> String {
+    operator.map_or_else(|| "operator".to_owned(), |Extension(Operator(name))| name)
+}
+
 /// All admin routes of this service.
 pub fn router(sagas: Sagas) -> Router {
     api().with_state(sagas).into()
@@ -36,6 +43,8 @@ pub fn document() -> OpenApi {
 fn api() -> OpenApiRouter<Sagas> {
     OpenApiRouter::new()
         .routes(routes!(sagas::list))
+        .routes(routes!(sagas::counts))
+        .routes(routes!(bulk::bulk))
         .routes(routes!(sagas::show))
         .routes(routes!(sagas::events))
         .routes(routes!(sagas::operate))
@@ -53,7 +62,7 @@ fn api() -> OpenApiRouter<Sagas> {
 #[utoipa::path(
     get, path = "/admin/topics", operation_id = "listGroups", tag = "messages",
     responses((status = 200, description = "The groups.", body = schemas::Groups)),
-    security(("bearer" = ["operator"])),
+    security(("bearer" = ["viewer"])),
 )]
 async fn topics(State(sagas): State<Sagas>) -> Result<axum::Json<Value>, Problem> {
     let groups = sagas.bus.reading().await;
@@ -106,7 +115,7 @@ struct StepView {
 #[utoipa::path(
     get, path = "/admin/definitions", operation_id = "listDefinitions", tag = "sagas",
     responses((status = 200, description = "The definitions.", body = schemas::Definitions)),
-    security(("bearer" = ["operator"])),
+    security(("bearer" = ["viewer"])),
 )]
 async fn definitions(State(sagas): State<Sagas>) -> axum::Json<Value> {
     let views: Vec<DefinitionView> = sagas.definitions().all().iter().map(|d| view(d)).collect();
@@ -136,7 +145,7 @@ fn view(definition: &saga_core::Definition) -> DefinitionView {
 #[utoipa::path(
     get, path = "/admin/stats", operation_id = "getStats", tag = "messages",
     responses((status = 200, description = "Counts by name.", body = std::collections::BTreeMap<String, u64>)),
-    security(("bearer" = ["operator"])),
+    security(("bearer" = ["viewer"])),
 )]
 async fn stats(State(sagas): State<Sagas>) -> axum::Json<Value> {
     let all = sagas.stats().all().into_iter().map(|(name, count)| (name.to_owned(), count.into()));

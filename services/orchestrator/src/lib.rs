@@ -10,12 +10,10 @@ pub mod http;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use saga_runtime::dead_letters::DeadLetters;
-use saga_runtime::store::SagaStore;
 use saga_runtime::{Definitions, LoopContext, OrchestratorGroup, OrchestratorOptions};
 use serde::{Deserialize, Serialize};
 
-pub use app::Sagas;
+pub use app::{Sagas, Stores};
 pub use domain::{BUILT_IN, DefinitionFileError, load_definitions};
 
 /// Settings of the orchestrator.
@@ -61,17 +59,10 @@ pub struct Service {
 }
 
 /// Builds the service.
-pub fn build(
-    config: &Config,
-    mut context: LoopContext,
-    store: Arc<dyn SagaStore>,
-    dead_letters: Arc<dyn DeadLetters>,
-    definitions: Arc<Definitions>,
-) -> Service {
+pub fn build(config: &Config, mut context: LoopContext, stores: Stores, definitions: Arc<Definitions>) -> Service {
     context.options.batch = config.batch;
-    let LoopContext { bus, clock, stats, .. } = context.clone();
     let (orchestrator, handle) =
-        OrchestratorGroup::new(context, Arc::clone(&store), Arc::clone(&definitions), config.options());
-    let sagas = Sagas::new(store, definitions, handle, dead_letters, bus, clock, stats);
+        OrchestratorGroup::new(context.clone(), Arc::clone(&stores.sagas), Arc::clone(&definitions), config.options());
+    let sagas = Sagas::new(stores, definitions, handle, &context);
     Service { admin: http::router(sagas.clone()), sagas, orchestrator }
 }

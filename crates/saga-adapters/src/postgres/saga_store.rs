@@ -12,7 +12,9 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use saga_core::{Event, Name, SagaKey, Status};
 use saga_runtime::StoreError;
-use saga_runtime::store::{CommitError, Owner, SagaFilter, SagaRow, SagaStore, Transition, Written};
+use saga_runtime::store::{
+    CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
+};
 use tokio_postgres::Row;
 
 use super::{Columns as _, Pg, PgError, Query, Schema, bigs};
@@ -25,6 +27,7 @@ pub const SCHEMA: Schema = Schema {
     migrations: &[
         ("V1__init", include_str!("saga_store/migrations/V1__init.sql")),
         ("V2__dead_letters", include_str!("saga_store/migrations/V2__dead_letters.sql")),
+        ("V3__desk", include_str!("saga_store/migrations/V3__desk.sql")),
     ],
 };
 
@@ -111,7 +114,19 @@ impl SagaStore for PgSagaStore {
     }
 
     async fn list(&self, filter: SagaFilter) -> Result<Vec<SagaRow>, StoreError> {
-        self.rows(listing::list(filter)).await
+        self.rows(listing::list(&filter)).await
+    }
+
+    async fn count_in_flight(&self) -> Result<InFlight, StoreError> {
+        let rows = self.pg.read(Query::new(listing::COUNT_IN_FLIGHT)).await?;
+        let counts = rows.iter().map(listing::count).collect::<Result<_, PgError>>()?;
+        let starts = rows.iter().map(|row| row.big(3)).collect::<Result<Vec<u64>, PgError>>()?;
+        Ok(InFlight { counts, oldest: starts.into_iter().min() })
+    }
+
+    async fn count_ended(&self) -> Result<Vec<SagaCount>, StoreError> {
+        let rows = self.pg.read(Query::new(listing::COUNT_ENDED)).await?;
+        Ok(rows.iter().map(listing::count).collect::<Result<_, PgError>>()?)
     }
 }
 

@@ -4,13 +4,15 @@
 //! through its replacement cannot write. What the columns mean stands in the migration.
 
 mod audit;
+mod listing;
 
 use async_trait::async_trait;
-use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 use saga_core::{Event, Name, SagaKey, Status};
 use saga_runtime::StoreError;
-use saga_runtime::store::{CommitError, Owner, SagaFilter, SagaRow, SagaStore, Transition, Written};
+use saga_runtime::store::{
+    CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
+};
 
 use super::{Db, Durability, Schema, SqlError};
 
@@ -22,6 +24,7 @@ pub const SCHEMA: Schema = Schema {
     migrations: &[
         ("V1__init", include_str!("saga_store/migrations/V1__init.sql")),
         ("V2__drop_syncs", include_str!("saga_store/migrations/V2__drop_syncs.sql")),
+        ("V3__desk", include_str!("saga_store/migrations/V3__desk.sql")),
     ],
 };
 
@@ -69,29 +72,19 @@ impl SagaStore for SqliteSagaStore {
     }
 
     async fn in_flight(&self, partition: u32, after: Option<SagaKey>, limit: u32) -> Result<Vec<SagaRow>, StoreError> {
-        let mut query = Query { open: true, ..Query::default() };
-        query.also("partition = ?", vec![partition.into()]);
-        if let Some(key) = after {
-            query.also("(id, definition) > (?, ?)", key_values(&key));
-        }
-        self.rows(query, "id, definition", limit).await
+        self.db.read(move |conn| listing::in_flight(conn, partition, after.as_ref(), limit)).await
     }
 
     async fn list(&self, filter: SagaFilter) -> Result<Vec<SagaRow>, StoreError> {
-        let limit = filter.limit;
-        self.rows(listing(filter), "id desc, definition desc", limit).await
+        self.db.read(move |conn| listing::list(conn, &filter)).await
     }
-}
 
-impl SqliteSagaStore {
-    async fn rows(&self, query: Query, order: &'static str, limit: u32) -> Result<Vec<SagaRow>, StoreError> {
-        self.db
-            .read(move |conn| {
-                let mut statement = conn.prepare_cached(&query.sql(order, limit))?;
-                let rows = statement.query_and_then(params_from_iter(query.values), row)?;
-                rows.collect()
-            })
-            .await
+    async fn count_in_flight(&self) -> Result<InFlight, StoreError> {
+        self.db.read(listing::count_in_flight).await
+    }
+
+    async fn count_ended(&self) -> Result<Vec<SagaCount>, StoreError> {
+        self.db.read(listing::count_ended).await
     }
 }
 
@@ -180,68 +173,4 @@ fn row(row: &Row<'_>) -> Result<SagaRow, SqlError> {
         started_at: row.get(7)?,
         updated_at: row.get(8)?,
     })
-}
-
-/// Conditions and their values; all of the text is ours, all of the values are bound.
-#[derive(Default)]
-struct Query {
-    /// Only sagas that are not terminal: few among millions, and the partial index has them in order.
-    open: bool,
-    conditions: String,
-    values: Vec<Value>,
-}
-
-impl Query {
-    fn sql(&self, order: &str, limit: u32) -> String {
-        // Named, not left to the planner: it cannot know that the open ones are few.
-        let source = if self.open { " indexed by saga_open where open = 1" } else { " where true" };
-        format!("{COLUMNS}{source}{} order by {order} limit {limit}", self.conditions)
-    }
-
-    fn also(&mut self, condition: &str, values: Vec<Value>) {
-        self.conditions.push_str(" and ");
-        self.conditions.push_str(condition);
-        self.values.extend(values);
-    }
-}
-
-fn listing(filter: SagaFilter) -> Query {
-    let SagaFilter { statuses, definition, step, updated_before, id, before, limit: _ } = filter;
-    // No terminal state is asked for.
-    let open = !statuses.is_empty() && statuses.iter().all(|s| !s.is_terminal());
-    let mut query = Query { open, ..Query::default() };
-    if !statuses.is_empty() {
-        let marks = vec!["?"; statuses.len()].join(", ");
-        let names = statuses.iter().map(|s| Value::from(s.as_str().to_owned())).collect();
-        query.also(&format!("status in ({marks})"), names);
-    }
-    if let Some(id) = id {
-        query.also("id = ?", vec![integer(id)]);
-    }
-    if let Some(definition) = definition {
-        query.also("definition = ?", vec![text(&definition)]);
-    }
-    if let Some(step) = step {
-        query.also("(awaiting = ? || '.do' or awaiting = ? || '.undo')", vec![text(&step), text(&step)]);
-    }
-    if let Some(moment) = updated_before {
-        query.also("updated_at < ?", vec![integer(moment)]);
-    }
-    if let Some(key) = before {
-        query.also("(id, definition) < (?, ?)", key_values(&key));
-    }
-    query
-}
-
-fn key_values(key: &SagaKey) -> Vec<Value> {
-    vec![integer(key.id), text(&key.definition)]
-}
-
-/// Ids and moments fit SQLite's integers by far; one that does not is no row's.
-fn integer(number: u64) -> Value {
-    Value::from(i64::try_from(number).unwrap_or(i64::MAX))
-}
-
-fn text(name: &Name) -> Value {
-    Value::from(name.as_str().to_owned())
 }

@@ -23,6 +23,7 @@ pub(super) async fn run(command: AdminCommand, config: &Config, place: &Place, o
         }
         None => {
             let role = match role {
+                Role::Viewer => chassis::auth::Role::Viewer,
                 Role::Operator => chassis::auth::Role::Operator,
                 Role::Admin => chassis::auth::Role::Admin,
             };

@@ -9,13 +9,16 @@ use chassis::health::Health;
 use product::Existence;
 use saga_adapters::inproc::{InProcBus, InProcCache, InProcFilter};
 use saga_adapters::kafka::KafkaBus;
+use saga_adapters::postgres::audit_log::PgAuditLog;
 use saga_adapters::postgres::saga_store::{self as pg_sagas, PgSagaStore};
 use saga_adapters::postgres::{Pg, dead_letters as pg_letters};
 use saga_adapters::redis::{self, Cluster, FilterOptions, Layered, RedisCache, RedisFilter, RedisLock};
+use saga_adapters::sqlite::audit_log::SqliteAuditLog;
 use saga_adapters::sqlite::dead_letters::{self, SqliteDeadLetters};
 use saga_adapters::sqlite::saga_store::{self, SqliteSagaStore};
 use saga_adapters::sqlite::{Db, Schema};
 use saga_core::Name;
+use saga_runtime::audit::AuditLog;
 use saga_runtime::cache::{Filter, Lock as _};
 use saga_runtime::dead_letters::{DeadLetterSink, DeadLetters};
 use saga_runtime::store::SagaStore;
@@ -44,6 +47,8 @@ pub(crate) struct Backends<'a> {
     folder: Option<&'a Folder>,
     health: Health,
     open: Open,
+    /// Who did what: in the orchestrator's database, else in the account service's.
+    audit: Option<Arc<dyn AuditLog>>,
 }
 
 /// What is open.
@@ -69,6 +74,8 @@ pub(crate) struct Sagas {
     pub(crate) letters: Arc<dyn DeadLetters>,
     /// Where letters on dead-letter topics are to be brought, if the bus has such topics.
     pub(crate) sink: Option<Arc<dyn DeadLetterSink>>,
+    /// Who did what.
+    pub(crate) audit: Arc<dyn AuditLog>,
 }
 
 /// A service's rows, in a file or in a database.
@@ -88,10 +95,9 @@ macro_rules! store {
 
 impl<'a> Backends<'a> {
     pub(crate) fn new(config: &'a Config, folder: Option<&'a Folder>, health: Health) -> Self {
-        Self { config, folder, health, open: Open::default() }
+        Self { config, folder, health, open: Open::default(), audit: None }
     }
 
-    store!(account, Account);
     store!(product, Product);
     store!(order, Order);
     store!(payment, Payment);
@@ -99,26 +105,50 @@ impl<'a> Backends<'a> {
 
     pub(crate) async fn orchestrator(&mut self, letters: Option<Arc<dyn DeadLetters>>) -> anyhow::Result<Sagas> {
         let place = places::of(self.config, ServiceRole::Orchestrator)?;
-        let (store, own): (Arc<dyn SagaStore>, Letters) = match place {
+        let (store, audit, own): (Arc<dyn SagaStore>, Arc<dyn AuditLog>, Letters) = match place {
             Place::File => {
-                let store = Arc::new(SqliteSagaStore::new(self.file(&saga_store::SCHEMA)?));
-                let own = match letters {
-                    Some(letters) => return Ok(Sagas { store, letters, sink: None }),
-                    None => Arc::new(SqliteDeadLetters::new(self.file(&dead_letters::SCHEMA)?)),
+                let file = self.file(&saga_store::SCHEMA)?;
+                let own = match &letters {
+                    Some(_) => None,
+                    None => Some(Arc::new(SqliteDeadLetters::new(self.file(&dead_letters::SCHEMA)?))),
                 };
-                (store, Letters(own.clone(), own))
+                let audit = Arc::new(SqliteAuditLog::new(file.clone()));
+                (Arc::new(SqliteSagaStore::new(file)), audit, own.map(|own| (own.clone() as _, own as _)))
             }
             Place::Postgres(url) => {
                 let database = self.database(ServiceRole::Orchestrator, &url, &pg_sagas::SCHEMA).await?;
                 let own = Arc::new(pg_letters::PgDeadLetters::new(database.clone()));
-                (Arc::new(PgSagaStore::new(database)), Letters(own.clone(), own))
+                let audit = Arc::new(PgAuditLog::new(database.clone()));
+                (Arc::new(PgSagaStore::new(database)), audit, Some((own.clone() as _, own as _)))
             }
         };
-        let Letters(own, sink) = own;
-        Ok(match letters {
-            Some(letters) => Sagas { store, letters, sink: None },
-            None => Sagas { store, letters: own, sink: Some(sink) },
-        })
+        self.audit = Some(Arc::clone(&audit));
+        match (letters, own) {
+            (Some(letters), _) => Ok(Sagas { store, letters, sink: None, audit }),
+            (None, Some((letters, sink))) => Ok(Sagas { store, letters, sink: Some(sink), audit }),
+            (None, None) => anyhow::bail!("dead letters are kept nowhere"),
+        }
+    }
+
+    pub(crate) async fn account(&mut self) -> anyhow::Result<Arc<dyn account::store::Store>> {
+        let (store, audit): (Arc<dyn account::store::Store>, Arc<dyn AuditLog>) =
+            match places::of(self.config, ServiceRole::Account)? {
+                Place::File => {
+                    let file = self.file(&account::SCHEMA)?;
+                    (Arc::new(account::SqliteStore::new(file.clone())), Arc::new(SqliteAuditLog::new(file)))
+                }
+                Place::Postgres(url) => {
+                    let database = self.database(ServiceRole::Account, &url, &account::PG_SCHEMA).await?;
+                    (Arc::new(account::PgStore::new(database.clone())), Arc::new(PgAuditLog::new(database)))
+                }
+            };
+        self.audit.get_or_insert(audit);
+        Ok(store)
+    }
+
+    /// Who did what, if that is kept here.
+    pub(crate) fn audit(&self) -> Option<Arc<dyn AuditLog>> {
+        self.audit.clone()
     }
 
     /// Brings one service's file or database up to date.
@@ -249,8 +279,8 @@ impl<'a> Backends<'a> {
     }
 }
 
-/// The same letters as both ports.
-struct Letters(Arc<dyn DeadLetters>, Arc<dyn DeadLetterSink>);
+/// The same letters as both ports, if they are kept here.
+type Letters = Option<(Arc<dyn DeadLetters>, Arc<dyn DeadLetterSink>)>;
 
 impl Open {
     /// Waits until files are closed and groups are left.

@@ -116,6 +116,7 @@ pub fn admin() -> anyhow::Result<Value> {
         { "name": "dead letters", "description": "Records that could not be handled; where the orchestrator runs." },
         { "name": "messages", "description": "What waits for whom; where the orchestrator runs." },
         { "name": "books", "description": "Whether everything adds up; where the orchestrator runs." },
+        { "name": "audit", "description": "Who did what; where the orchestrator runs, and of accounts where the account service does." },
         { "name": "accounts", "description": "Who has rights; where the account service runs." },
     ]);
     let token = "The token of the run file, or an access token of an account with the role that is named.";

@@ -162,6 +162,8 @@ impl Services {
             verifier: shared.verifier,
             config: Arc::new(config.clone()),
             accounts,
+            audit: backends.audit(),
+            clock: Arc::clone(&shared.clock),
             checking: Arc::default(),
         };
         let admin = admin::router(parts.admin, state).merge(documents::router(&documents::admin()?));
@@ -262,13 +264,14 @@ impl Core {
     async fn start(&self, backends: &mut Backends<'_>, shared: &Shared, parts: &mut Parts) -> anyhow::Result<()> {
         let context = &shared.context;
         if self.has(ServiceRole::Orchestrator) {
-            let Sagas { store, letters, sink } = backends.orchestrator(shared.letters.clone()).await?;
+            let Sagas { store, letters, sink, audit } = backends.orchestrator(shared.letters.clone()).await?;
             let definitions = Arc::clone(&self.definitions);
             if let Some(sink) = sink {
                 let topics = definitions.all().iter().flat_map(|definition| definition.topics()).collect();
                 self.loops.spawn(dead_letters::collect(context.clone(), sink, topics));
             }
-            let built = orchestrator::build(&self.config.orchestrator, context.clone(), store, letters, definitions);
+            let stores = orchestrator::Stores { sagas: store, dead_letters: letters, audit };
+            let built = orchestrator::build(&self.config.orchestrator, context.clone(), stores, definitions);
             self.drive(built.orchestrator);
             parts.admin = Some(built.admin);
         }

@@ -17,15 +17,16 @@ use crate::documents;
 use crate::home::Home;
 use crate::town::{BodyJson as _, Person, Town, cart, created, product};
 
-/// Nobody, the owner, another customer, an operator, an administrator: what each is answered.
-type Answers = [u16; 5];
+/// Nobody, the owner, another customer, a viewer, an operator, an administrator: what each is answered.
+type Answers = [u16; 6];
 
-const OPEN: Answers = [200; 5];
-const SIGNED_IN: Answers = [401, 200, 200, 200, 200];
-const OWN: Answers = [401, 200, 404, 404, 404];
+const OPEN: Answers = [200; 6];
+const SIGNED_IN: Answers = [401, 200, 200, 200, 200, 200];
+const OWN: Answers = [401, 200, 404, 404, 404, 404];
 /// Administrators get as far as being told that the body is wrong.
-const ADMINS: Answers = [401, 403, 403, 403, 422];
-const OPERATORS: Answers = [401, 403, 403, 200, 200];
+const ADMINS: Answers = [401, 403, 403, 403, 403, 422];
+const VIEWERS: Answers = [401, 403, 403, 200, 200, 200];
+const OPERATORS: Answers = [401, 403, 403, 403, 200, 200];
 
 /// (method, route as the routers name it, body, answers). `{id}` is what the route is about: the owner's purchase, or a
 /// product or category that everybody sees.
@@ -37,13 +38,13 @@ fn public() -> Vec<(Method, &'static str, Value, Answers)> {
         (get.clone(), "/livez", none(), OPEN),
         (get.clone(), "/readyz", none(), OPEN),
         (get.clone(), "/.well-known/jwks.json", none(), OPEN),
-        (post.clone(), "/account/auth/register", wrong(), [422; 5]),
-        (post.clone(), "/account/auth/login", wrong(), [422; 5]),
-        (post.clone(), "/account/auth/refresh", wrong(), [422; 5]),
+        (post.clone(), "/account/auth/register", wrong(), [422; 6]),
+        (post.clone(), "/account/auth/login", wrong(), [422; 6]),
+        (post.clone(), "/account/auth/refresh", wrong(), [422; 6]),
         (get.clone(), "/account/customer/personal", none(), SIGNED_IN),
-        (put.clone(), "/account/customer/personal", wrong(), [401, 422, 422, 422, 422]),
+        (put.clone(), "/account/customer/personal", wrong(), [401, 422, 422, 422, 422, 422]),
         (get.clone(), "/account/customer/delivery", none(), SIGNED_IN),
-        (put.clone(), "/account/customer/delivery", wrong(), [401, 422, 422, 422, 422]),
+        (put.clone(), "/account/customer/delivery", wrong(), [401, 422, 422, 422, 422, 422]),
         (get.clone(), "/products", none(), OPEN),
         (post.clone(), "/products", wrong(), ADMINS),
         (get.clone(), "/products/{id}", none(), OPEN),
@@ -52,19 +53,19 @@ fn public() -> Vec<(Method, &'static str, Value, Answers)> {
         (post.clone(), "/categories", wrong(), ADMINS),
         (get.clone(), "/categories/{id}", none(), OPEN),
         (put.clone(), "/categories/{id}", wrong(), ADMINS),
-        (Method::DELETE, "/categories/{id}", none(), [401, 403, 403, 403, 409]),
+        (Method::DELETE, "/categories/{id}", none(), [401, 403, 403, 403, 403, 409]),
         (get.clone(), "/orders", none(), SIGNED_IN),
         (get.clone(), "/orders/{id}", none(), OWN),
         (get.clone(), "/payments", none(), SIGNED_IN),
         (get.clone(), "/payments/{id}", none(), OWN),
-        (post.clone(), "/purchases", wrong(), [401, 422, 422, 422, 422]),
+        (post.clone(), "/purchases", wrong(), [401, 422, 422, 422, 422, 422]),
         (get.clone(), "/purchases", none(), SIGNED_IN),
         (get.clone(), "/purchases/events", none(), SIGNED_IN),
         (get.clone(), "/purchases/{id}", none(), OWN),
         (get, "/purchases/{id}/events", none(), OWN),
-        (post.clone(), "/purchases/{id}/cancel", wrong(), [401, 409, 404, 404, 404]),
+        (post.clone(), "/purchases/{id}/cancel", wrong(), [401, 409, 404, 404, 404, 404]),
         // The last one: it ends the callers' sessions.
-        (post, "/account/auth/logout", none(), [401, 204, 204, 204, 204]),
+        (post, "/account/auth/logout", none(), [401, 204, 204, 204, 204, 204]),
     ]
 }
 
@@ -72,20 +73,28 @@ fn admin() -> Vec<(Method, &'static str, Value, Answers)> {
     let (get, post) = (Method::GET, Method::POST);
     let why = || json!({ "reason": "to see" });
     vec![
-        (get.clone(), "/admin/sagas", Value::Null, OPERATORS),
-        (get.clone(), "/admin/sagas/{id}", Value::Null, OPERATORS),
-        (get.clone(), "/admin/sagas/{id}/events", Value::Null, OPERATORS),
-        (post.clone(), "/admin/sagas/{id}/{verb}", why(), [401, 403, 403, 409, 409]),
-        (get.clone(), "/admin/dlq", Value::Null, OPERATORS),
-        (get.clone(), "/admin/dlq/{topic}", Value::Null, OPERATORS),
-        (get.clone(), "/admin/dlq/{topic}/{id}", Value::Null, [401, 403, 403, 404, 404]),
+        (get.clone(), "/admin/sagas", Value::Null, VIEWERS),
+        (get.clone(), "/admin/sagas/counts", Value::Null, VIEWERS),
+        (
+            post.clone(),
+            "/admin/sagas/bulk",
+            json!({ "verb": "retry", "filter": { "ids": [1] }, "reason": "to see" }),
+            OPERATORS,
+        ),
+        (get.clone(), "/admin/audit", Value::Null, VIEWERS),
+        (get.clone(), "/admin/sagas/{id}", Value::Null, VIEWERS),
+        (get.clone(), "/admin/sagas/{id}/events", Value::Null, VIEWERS),
+        (post.clone(), "/admin/sagas/{id}/{verb}", why(), [401, 403, 403, 403, 409, 409]),
+        (get.clone(), "/admin/dlq", Value::Null, VIEWERS),
+        (get.clone(), "/admin/dlq/{topic}", Value::Null, VIEWERS),
+        (get.clone(), "/admin/dlq/{topic}/{id}", Value::Null, [401, 403, 403, 404, 404, 404]),
         (post.clone(), "/admin/dlq/{topic}/redrive", why(), OPERATORS),
         (post.clone(), "/admin/dlq/{topic}/purge", why(), OPERATORS),
-        (get.clone(), "/admin/topics", Value::Null, OPERATORS),
-        (get.clone(), "/admin/definitions", Value::Null, OPERATORS),
-        (get, "/admin/stats", Value::Null, OPERATORS),
-        (post.clone(), "/admin/check", json!({}), OPERATORS),
-        (post, "/admin/accounts", json!({}), [401, 403, 403, 422, 422]),
+        (get.clone(), "/admin/topics", Value::Null, VIEWERS),
+        (get.clone(), "/admin/definitions", Value::Null, VIEWERS),
+        (get, "/admin/stats", Value::Null, VIEWERS),
+        (post.clone(), "/admin/check", json!({}), VIEWERS),
+        (post, "/admin/accounts", json!({}), [401, 403, 403, 403, 403, 422]),
     ]
 }
 
@@ -151,11 +160,15 @@ async fn a38_a39_every_route_answers_every_caller_as_the_table_says() {
     let made = json!({ "email": "oscar@example.com", "password": "a long password", "role": "OPERATOR" });
     town.accounts_api().post("/admin/accounts", &made).await.unwrap();
     let oscar = oscar.login("oscar@example.com").await;
+    let vera = town.customer("vera").await;
+    let made = json!({ "email": "vera@example.com", "password": "a long password", "role": "VIEWER" });
+    town.accounts_api().post("/admin/accounts", &made).await.unwrap();
+    let vera = vera.login("vera@example.com").await;
     let purchase = mary.buy(&[(cup, 1)]).await;
     assert_eq!(mary.ended(purchase).await["status"], "COMPLETED");
 
-    let callers = [town.nobody(), mary, joe, oscar, town.admin.clone()];
-    let names = ["nobody", "the owner", "another customer", "an operator", "an administrator"];
+    let callers = [town.nobody(), mary, joe, vera, oscar, town.admin.clone()];
+    let names = ["nobody", "the owner", "another customer", "a viewer", "an operator", "an administrator"];
     let shop = town.nobody().endpoint;
     let (accounts, sagas) = admin().into_iter().partition(|(_, route, ..)| *route == "/admin/accounts");
     let tables = [(shop, public()), (town.accounts_endpoint(), accounts), (town.admin_endpoint(), sagas)];

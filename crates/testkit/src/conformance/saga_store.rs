@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use saga_core::{Event, Json, SagaKey, Status};
-use saga_runtime::store::{CommitError, Owner, SagaFilter, SagaRow, SagaStore, Transition, Written};
+use saga_runtime::store::{
+    CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
+};
 
 type Store = Arc<dyn SagaStore>;
 
@@ -23,6 +25,8 @@ macro_rules! saga_store_conformance {
             histories_come_in_the_order_asked_for,
             what_is_in_flight_is_paged_and_leaves_when_it_ends,
             listings_filter,
+            any_filters_together_find_what_a_plain_look_finds,
+            sagas_are_counted_by_definition_and_state,
             listings_page_newest_first_without_gap_or_repetition,
         );
     };
@@ -209,12 +213,109 @@ pub async fn listings_filter(store: &Store) {
     assert_eq!(ids(store, SagaFilter { definition: Some("refund".into()), ..running.clone() }).await, [7]);
     assert_eq!(ids(store, SagaFilter { step: Some("take".into()), ..none() }).await, [7, 6, 5, 4, 1]);
     assert_eq!(ids(store, SagaFilter { updated_before: Some(1001), ..none() }).await, [7, 6, 5, 4]);
-    assert_eq!(ids(store, SagaFilter { id: Some(3), ..none() }).await, [3]);
-    assert_eq!(ids(store, SagaFilter { id: Some(2), ..running }).await, [0_u64; 0]);
+    assert_eq!(ids(store, SagaFilter { ids: vec![3], ..none() }).await, [3]);
+    assert_eq!(ids(store, SagaFilter { ids: vec![2, 99, 1], ..none() }).await, [2, 1]);
+    assert_eq!(ids(store, SagaFilter { ids: vec![2], ..running }).await, [0_u64; 0]);
     assert_eq!(ids(store, SagaFilter { definition: Some("' or 1=1 --".into()), ..none() }).await, [0_u64; 0]);
 }
 
-/// By key, so that new sagas shift nothing.
+/// A saga that started (and, if it has ended, ended) at other moments than the others.
+fn at(key: SagaKey, started_at: u64, ended: Option<(Status, u64)>) -> Vec<Transition> {
+    let mut first = start(key.clone());
+    (first.row.started_at, first.row.updated_at) = (started_at, started_at);
+    let last = ended.map(|(status, at)| {
+        let mut last = step(key, 1, status, "");
+        (last.row.started_at, last.row.updated_at) = (started_at, at);
+        last
+    });
+    [first].into_iter().chain(last).collect()
+}
+
+/// Every combination of filters finds what a plain look at every row finds, page by page.
+pub async fn any_filters_together_find_what_a_plain_look_finds(store: &Store) {
+    let owner = store.claim(0).await.unwrap();
+    let mut batch = Vec::new();
+    for id in 1..=60_u64 {
+        let key = SagaKey::new(["purchase", "refund", "parcel"][id as usize % 3], id);
+        let started = 1000 + (id * 37) % 50;
+        let ended = match id % 5 {
+            0 | 1 => Some((Status::Completed, started + id % 7)),
+            2 => Some((Status::Compensated, started + 20)),
+            3 => Some((Status::Stuck, started + 3)),
+            _ => None,
+        };
+        batch.extend(at(key, started, ended));
+    }
+    write(store, owner, batch).await;
+    let rows = all(store).await;
+    assert_eq!(rows.len(), 60);
+    let statuses = [vec![], vec![Status::Compensated], vec![Status::Stuck], vec![Status::Completed, Status::Running]];
+    let mut found = 0;
+    for statuses in statuses {
+        for definition in [None, Some("refund".into())] {
+            for (step, ids) in [(None, vec![]), (Some("take".into()), vec![]), (None, vec![3, 5, 7, 8, 12, 30])] {
+                for (updated_before, started_from, started_before) in [
+                    (None, None, None),
+                    (Some(1030), None, None),
+                    (None, Some(1010), Some(1040)),
+                    (Some(1049), Some(1020), None),
+                ] {
+                    let filter = SagaFilter {
+                        statuses: statuses.clone(),
+                        definition: Option::clone(&definition),
+                        step: Option::clone(&step),
+                        ids: ids.clone(),
+                        updated_before,
+                        started_from,
+                        started_before,
+                        ..SagaFilter::default()
+                    };
+                    let expected: Vec<SagaKey> =
+                        rows.iter().filter(|row| filter.admits(row)).map(|row| row.key.clone()).collect();
+                    assert_eq!(paged(store, &filter).await, expected, "{filter:?}");
+                    found += expected.len();
+                }
+            }
+        }
+    }
+    assert!(found > 300, "{found}");
+}
+
+async fn paged(store: &Store, filter: &SagaFilter) -> Vec<SagaKey> {
+    let (mut found, mut before) = (Vec::new(), None);
+    loop {
+        let page = store.list(SagaFilter { before, limit: 7, ..filter.clone() }).await.unwrap();
+        assert!(page.len() <= 7);
+        let Some(last) = page.last() else { return found };
+        before = Some((last.started_at, last.key.clone()));
+        found.extend(page.into_iter().map(|row| row.key));
+    }
+}
+
+/// Whatever has ended apart, so that what is in flight can be counted often.
+pub async fn sagas_are_counted_by_definition_and_state(store: &Store) {
+    assert_eq!(store.count_in_flight().await.unwrap(), InFlight::default());
+    assert_eq!(store.count_ended().await.unwrap(), []);
+    let owner = store.claim(0).await.unwrap();
+    let refund = |id| SagaKey::new("refund", id);
+    let mut batch = vec![start(key(1)), start(key(2)), start(refund(1))];
+    batch.push(step(key(2), 1, Status::Stuck, "take.do"));
+    batch.extend((3..=6).flat_map(|id| at(key(id), 500, Some((Status::Completed, 600)))));
+    batch.extend(at(refund(7), 500, Some((Status::Compensated, 600))));
+    batch.extend(at(key(8), 700, None));
+    write(store, owner, batch).await;
+    let count = |definition: &str, status, count| SagaCount { definition: definition.into(), status, count };
+    let expected = [
+        count("purchase", Status::Running, 2),
+        count("purchase", Status::Stuck, 1),
+        count("refund", Status::Running, 1),
+    ];
+    assert_eq!(store.count_in_flight().await.unwrap(), InFlight { counts: expected.into(), oldest: Some(700) });
+    let expected = [count("purchase", Status::Completed, 4), count("refund", Status::Compensated, 1)];
+    assert_eq!(store.count_ended().await.unwrap(), expected);
+}
+
+/// By a place, so that new sagas shift nothing.
 pub async fn listings_page_newest_first_without_gap_or_repetition(store: &Store) {
     let owner = store.claim(0).await.unwrap();
     let both = (1..=12).flat_map(|id| [start(key(id)), start(SagaKey::new("refund", id))]);
@@ -224,7 +325,7 @@ pub async fn listings_page_newest_first_without_gap_or_repetition(store: &Store)
         let page = store.list(SagaFilter { before, limit: 5, ..SagaFilter::default() }).await.unwrap();
         assert!(page.len() <= 5);
         let Some(last) = page.last() else { break };
-        before = Some(last.key.clone());
+        before = Some((last.started_at, last.key.clone()));
         found.extend(page.into_iter().map(|row| row.key));
         write(store, owner, vec![start(key(1000 + found.len() as u64))]).await;
     }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use saga_core::{Event, SagaKey};
+use saga_core::{Event, SagaKey, Status};
 use saga_runtime::StoreError;
-use saga_runtime::store::{CommitError, Owner, SagaFilter, SagaRow, SagaStore, Transition, Written};
+use saga_runtime::store::{
+    CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
+};
 
 use super::Sim;
 use super::laws::Laws;
@@ -186,11 +188,35 @@ impl SagaStore for SimStore {
 
     async fn list(&self, filter: SagaFilter) -> Result<Vec<SagaRow>, StoreError> {
         let disk = self.disk.lock();
-        let mut rows: Vec<SagaRow> = disk.sagas.values().map(|(row, _)| row.clone()).collect();
-        rows.retain(|row| filter.statuses.is_empty() || filter.statuses.contains(&row.status));
-        rows.retain(|row| filter.id.is_none_or(|id| id == row.key.id));
+        let rows = disk.sagas.values().map(|(row, _)| row);
+        let place = |row: &SagaRow| (row.started_at, row.key.id, row.key.definition.clone());
+        let before = filter.before.as_ref().map(|(at, key)| (*at, key.id, key.definition.clone()));
+        let below = |row: &SagaRow| before.as_ref().is_none_or(|before| place(row) < *before);
+        let mut rows: Vec<SagaRow> = rows.filter(|row| filter.admits(row) && below(row)).cloned().collect();
+        rows.sort_by_key(place);
         rows.reverse();
         rows.truncate(filter.limit as usize);
         Ok(rows)
     }
+
+    async fn count_in_flight(&self) -> Result<InFlight, StoreError> {
+        let disk = self.disk.lock();
+        let open = || disk.sagas.values().map(|(row, _)| row).filter(|row| !row.status.is_terminal());
+        Ok(InFlight { counts: count(open()), oldest: open().map(|row| row.started_at).min() })
+    }
+
+    async fn count_ended(&self) -> Result<Vec<SagaCount>, StoreError> {
+        let disk = self.disk.lock();
+        Ok(count(disk.sagas.values().map(|(row, _)| row).filter(|row| row.status.is_terminal())))
+    }
+}
+
+fn count<'r>(rows: impl Iterator<Item = &'r SagaRow>) -> Vec<SagaCount> {
+    let mut counts = BTreeMap::new();
+    for row in rows {
+        *counts.entry((row.key.definition.clone(), row.status.as_str())).or_default() += 1;
+    }
+    let count =
+        |((definition, status), count)| Status::from_text(status).map(|status| SagaCount { definition, status, count });
+    counts.into_iter().filter_map(count).collect()
 }

@@ -10,8 +10,13 @@ use super::{NewSession, Refreshed, SigningKey, Store};
 use crate::domain::{Credentials, Delivery, NewAccount, PasswordHash, Personal, Refresh, RefreshRow, judge_refresh};
 
 /// The service's database.
-pub const PG_SCHEMA: Schema =
-    Schema { name: "account", migrations: &[("V1__init", include_str!("../../migrations/postgres/V1__init.sql"))] };
+pub const PG_SCHEMA: Schema = Schema {
+    name: "account",
+    migrations: &[
+        ("V1__init", include_str!("../../migrations/postgres/V1__init.sql")),
+        ("V2__viewer", include_str!("../../migrations/postgres/V2__viewer.sql")),
+    ],
+};
 
 const IS_EMPTY: &str = "select not exists (select from account)";
 // One of them at a time, in all processes: who is first, and which key is.

@@ -11,8 +11,13 @@ use super::{NewSession, Refreshed, SigningKey, Store};
 use crate::domain::{Credentials, Delivery, NewAccount, PasswordHash, Personal, Refresh, RefreshRow, judge_refresh};
 
 /// The service's file.
-pub const SCHEMA: Schema =
-    Schema { name: "account", migrations: &[("V1__init", include_str!("../../migrations/V1__init.sql"))] };
+pub const SCHEMA: Schema = Schema {
+    name: "account",
+    migrations: &[
+        ("V1__init", include_str!("../../migrations/V1__init.sql")),
+        ("V2__viewer", include_str!("../../migrations/V2__viewer.sql")),
+    ],
+};
 
 const CREATE: &str = "insert into account (customer_id, email, salt, hash, memory_kib, passes, first_name, last_name,
     address, phone_number, role, created_at) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)

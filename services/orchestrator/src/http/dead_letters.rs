@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
+use axum::Extension;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use chassis::audit::{Order, audited};
 use chassis::json::{Valid, ValidQuery};
-use chassis::paging::Page;
+use chassis::paging::{Page, decode_token};
 use chassis::problem::{Code, Problem};
 use chassis::time::rfc3339;
 use garde::Validate;
@@ -17,7 +19,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-use super::schemas;
+use super::{Operator, actor, schemas};
 use crate::app::Sagas;
 
 /// The `{topic}` of a path. Whatever no topic is called like names nothing: `not_found`.
@@ -41,7 +43,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Topic {
 #[utoipa::path(
     get, path = "/admin/dlq", operation_id = "listDeadLetterTopics", tag = "dead letters",
     responses((status = 200, description = "The topics.", body = Page<schemas::DeadLetterTopic>)),
-    security(("bearer" = ["operator"])),
+    security(("bearer" = ["viewer"])),
 )]
 pub(super) async fn topics(State(sagas): State<Sagas>) -> Result<Response, Problem> {
     let topics = sagas.dead_letters.topics().await?;
@@ -64,6 +66,10 @@ pub(super) struct ListQuery {
     #[garde(range(max = MAX_ID))]
     #[param(maximum = 9007199254740991_u64, nullable = false)]
     after: Option<u64>,
+    /// The page before told it as `next_page_token`; without one: the first page.
+    #[garde(length(chars, max = 200))]
+    #[param(max_length = 200, nullable = false)]
+    page_token: Option<String>,
 }
 
 /// The dead letters of a topic.
@@ -74,16 +80,18 @@ pub(super) struct ListQuery {
         ListQuery,
     ),
     responses((status = 200, description = "The letters.", body = schemas::DeadLetters)),
-    security(("bearer" = ["operator"])),
+    security(("bearer" = ["viewer"])),
 )]
 pub(super) async fn list(
     State(sagas): State<Sagas>,
     Topic(topic): Topic,
     ValidQuery(query): ValidQuery<ListQuery>,
 ) -> Result<Response, Problem> {
-    let letters = sagas.dead_letters.list(&topic, query.after, query.limit.unwrap_or(50)).await?;
-    let items: Vec<Value> = letters.iter().map(view).collect();
-    Ok(axum::Json(json!({ "items": items })).into_response())
+    let limit = query.limit.unwrap_or(50);
+    let after: Option<u64> = query.page_token.as_deref().map(decode_token).transpose()?;
+    let letters = sagas.dead_letters.list(&topic, after.or(query.after), limit + 1).await?;
+    let page = Page::of(letters, limit, |letter| letter.id, |letter| view(&letter));
+    Ok(axum::Json(page).into_response())
 }
 
 /// A dead letter.
@@ -94,7 +102,7 @@ pub(super) async fn list(
         ("id" = u64, Path, maximum = 9007199254740991_u64),
     ),
     responses((status = 200, description = "The letter.", body = schemas::DeadLetterView)),
-    security(("bearer" = ["operator"])),
+    security(("bearer" = ["viewer"])),
 )]
 pub(super) async fn show(
     State(sagas): State<Sagas>,
@@ -116,13 +124,23 @@ pub(super) struct Choice {
     #[garde(inner(length(max = 1000), inner(range(max = MAX_ID))))]
     #[schema(max_items = 1000, value_type = Option<Vec<schemas::LetterId>>)]
     ids: Option<Vec<u64>>,
-    /// Why, for the log.
+    /// Why, for the audit log.
     #[garde(length(chars, min = 1, max = 500))]
     #[schema(min_length = 1, max_length = 500)]
     reason: String,
 }
 
 impl Choice {
+    fn order(&self, action: &str, topic: &Name, operator: Option<Extension<Operator>>) -> Order {
+        Order {
+            actor: actor(operator),
+            action: action.to_owned(),
+            target: topic.to_string(),
+            reason: self.reason.clone(),
+            details: json!({ "ids": self.ids }),
+        }
+    }
+
     fn which(self) -> Which {
         self.ids.map_or(Which::All, Which::Ids)
     }
@@ -139,15 +157,22 @@ impl Choice {
 pub(super) async fn redrive(
     State(sagas): State<Sagas>,
     Topic(topic): Topic,
+    operator: Option<Extension<Operator>>,
     Valid(choice): Valid<Choice>,
 ) -> Result<Response, Problem> {
-    tracing::info!(%topic, reason = choice.reason, "re-driving dead letters");
-    let moved = send_again(&*sagas.dead_letters, &*sagas.bus, &topic, choice.which()).await;
-    let moved = moved.map_err(|error| match error {
-        RedriveError::Store(error) => error.into(),
-        RedriveError::Bus(error) => Problem::new(Code::DependencyUnavailable, error.to_string()),
-    })?;
-    Ok(axum::Json(json!({ "redriven": moved })).into_response())
+    let order = choice.order("dlq.redrive", &topic, operator);
+    let work = async {
+        // One at a time: what one has sent again the other does not find any more.
+        let _one = sagas.moving_letters.lock().await;
+        let moved = send_again(&*sagas.dead_letters, &*sagas.bus, &topic, choice.which()).await;
+        let moved = moved.map_err(|error| match error {
+            RedriveError::Store(error) => error.into(),
+            RedriveError::Bus(error) => Problem::new(Code::DependencyUnavailable, error.to_string()),
+        })?;
+        Ok((json!({ "redriven": moved }), json!({ "redriven": moved })))
+    };
+    let answer = audited(&*sagas.audit, &*sagas.clock, order, work).await?;
+    Ok(axum::Json(answer).into_response())
 }
 
 /// Removes dead letters for good.
@@ -161,11 +186,17 @@ pub(super) async fn redrive(
 pub(super) async fn purge(
     State(sagas): State<Sagas>,
     Topic(topic): Topic,
+    operator: Option<Extension<Operator>>,
     Valid(choice): Valid<Choice>,
 ) -> Result<Response, Problem> {
-    tracing::info!(%topic, reason = choice.reason, "purging dead letters");
-    let purged = sagas.dead_letters.purge(&topic, choice.which()).await?;
-    Ok(axum::Json(json!({ "purged": purged })).into_response())
+    let order = choice.order("dlq.purge", &topic, operator);
+    let work = async {
+        let _one = sagas.moving_letters.lock().await;
+        let purged = sagas.dead_letters.purge(&topic, choice.which()).await?;
+        Ok((json!({ "purged": purged }), json!({ "purged": purged })))
+    };
+    let answer = audited(&*sagas.audit, &*sagas.clock, order, work).await?;
+    Ok(axum::Json(answer).into_response())
 }
 
 fn view(letter: &DeadLetter) -> Value {

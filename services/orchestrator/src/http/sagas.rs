@@ -9,23 +9,25 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use chassis::audit;
 use chassis::json::{PathId, Valid, ValidQuery};
-use chassis::paging::{Page, decode_token, encode_token};
+use chassis::paging::{Page, decode_token};
 use chassis::problem::{Code, Problem};
 use chassis::time::rfc3339;
 use futures_util::Stream;
 use garde::Validate;
 use saga_core::render::{event_text, saga_text};
-use saga_core::{Name, Rejection, SagaKey, Status, Verb};
+use saga_core::{Rejection, SagaKey, Status, Verb};
 use saga_runtime::OperateError;
-use saga_runtime::store::{SagaFilter, SagaRow};
+use saga_runtime::store::{ListPlace, SagaCount, SagaFilter, SagaRow};
 use saga_runtime::wire::MAX_ID;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Operator, schemas};
-use crate::app::{Detail, Sagas};
+use super::filter::{Wanted, invalid, statuses};
+use super::{Operator, actor, schemas};
+use crate::app::{Counts, Detail, Sagas};
 
 /// How often a watched saga is read: a person does not see more.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
@@ -50,6 +52,14 @@ pub(super) struct ListQuery {
     #[garde(range(max = 1_000_000_000))]
     #[param(maximum = 1_000_000_000, nullable = false)]
     older_than: Option<u64>,
+    /// Started at this moment or later (RFC 3339).
+    #[garde(length(chars, max = 40))]
+    #[param(max_length = 40, nullable = false, format = DateTime)]
+    started_after: Option<String>,
+    /// Started before this moment.
+    #[garde(length(chars, max = 40))]
+    #[param(max_length = 40, nullable = false, format = DateTime)]
+    started_before: Option<String>,
     /// An id.
     #[garde(range(max = MAX_ID))]
     #[param(maximum = 9007199254740991_u64, nullable = false)]
@@ -67,7 +77,7 @@ pub(super) struct ListQuery {
 /// A saga in a list.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Saga)]
-struct SagaView {
+pub(super) struct SagaView {
     id: u64,
     definition: String,
     definition_version: u32,
@@ -97,54 +107,84 @@ impl From<&SagaRow> for SagaView {
     }
 }
 
-/// A page of sagas, newest first.
+/// A page of sagas; those that started last first.
 #[utoipa::path(
     get, path = "/admin/sagas", operation_id = "listSagas", tag = "sagas",
     params(ListQuery),
     responses((status = 200, description = "A page.", body = Page<SagaView>)),
-    security(("bearer" = ["operator"])),
+    security(("bearer" = ["viewer"])),
 )]
 pub(super) async fn list(
     State(sagas): State<Sagas>,
     ValidQuery(query): ValidQuery<ListQuery>,
 ) -> Result<Response, Problem> {
     let limit = query.limit.unwrap_or(50);
-    let now = sagas.now();
-    let filter = SagaFilter {
-        statuses: statuses(query.state.as_deref())?,
-        definition: query.definition.as_deref().map(Name::new),
-        step: query.step.as_deref().map(Name::new),
-        updated_before: query.older_than.map(|s| now.saturating_sub(s * 1_000)),
-        id: query.q,
-        before: query.page_token.as_deref().map(page_key).transpose()?,
-        limit: limit + 1,
+    let wanted = Wanted {
+        at: "#",
+        statuses: statuses(query.state.as_deref(), "#/state")?,
+        definition: query.definition.as_deref(),
+        step: query.step.as_deref(),
+        older_than: query.older_than,
+        started_after: query.started_after.as_deref(),
+        started_before: query.started_before.as_deref(),
+        ids: query.q.into_iter().collect(),
     };
-    let mut rows = sagas.list(filter).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let token = rows.last().filter(|_| more).map(|row| encode_token(&row.key));
-    let page = Page { items: rows.iter().map(SagaView::from).collect::<Vec<_>>(), next_page_token: token };
+    let before: Option<ListPlace> = query.page_token.as_deref().map(decode_token).transpose()?;
+    let filter = SagaFilter { before, limit: limit + 1, ..wanted.filter(sagas.now())? };
+    let rows = sagas.list(filter).await?;
+    let page = Page::of(rows, limit, |row| (row.started_at, row.key.clone()), |row| SagaView::from(&row));
     Ok(axum::Json(page).into_response())
 }
 
-fn statuses(text: Option<&str>) -> Result<Vec<Status>, Problem> {
-    let words = text.unwrap_or_default().split(',').filter(|w| !w.is_empty());
-    words
-        .map(|word| {
-            Status::from_text(word).ok_or_else(|| {
-                let known = Status::ALL.map(Status::as_str).join(", ");
-                invalid("#/state", format!("{word:?} is not a state; the states are {known}"))
-            })
-        })
-        .collect()
+#[derive(Deserialize, Validate, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct CountsQuery {
+    /// A definition's name.
+    #[garde(length(chars, max = 100))]
+    #[param(max_length = 100, nullable = false)]
+    definition: Option<String>,
+    /// One state or several, with commas.
+    #[garde(length(chars, max = 200))]
+    #[param(max_length = 200, nullable = false)]
+    state: Option<String>,
 }
 
-fn page_key(token: &str) -> Result<SagaKey, Problem> {
-    decode_token(token)
+/// How many sagas there are.
+///
+/// What is in flight is counted now; what has ended was counted at `as_of`, some seconds ago at most.
+#[utoipa::path(
+    get, path = "/admin/sagas/counts", operation_id = "countSagas", tag = "sagas",
+    params(CountsQuery),
+    responses((status = 200, description = "By definition and state.", body = schemas::SagaCounts)),
+    security(("bearer" = ["viewer"])),
+)]
+pub(super) async fn counts(
+    State(sagas): State<Sagas>,
+    ValidQuery(query): ValidQuery<CountsQuery>,
+) -> Result<Response, Problem> {
+    let wanted = statuses(query.state.as_deref(), "#/state")?;
+    let counts = sagas.counts().await?;
+    Ok(axum::Json(counts_view(&counts, query.definition.as_deref(), &wanted)).into_response())
 }
 
-fn invalid(pointer: &str, detail: String) -> Problem {
-    Problem::new(Code::ValidationError, "the request is not valid").with_errors(vec![(pointer.to_owned(), detail)])
+/// Of one definition, or of all.
+pub(super) fn counts_view(counts: &Counts, definition: Option<&str>, wanted: &[Status]) -> Value {
+    let ours = |count: &&SagaCount| definition.is_none_or(|name| count.definition == name);
+    let open = || counts.open.counts.iter().filter(ours);
+    let shown = |count: &&SagaCount| wanted.is_empty() || wanted.contains(&count.status);
+    let items: Vec<Value> = open()
+        .chain(counts.ended.iter().filter(ours))
+        .filter(shown)
+        .map(|count| json!({ "definition": count.definition, "status": count.status, "count": count.count }))
+        .collect();
+    json!({
+        "items": items,
+        "in_flight": open().map(|count| count.count).sum::<u64>(),
+        "stuck": open().filter(|count| count.status.is_stuck()).map(|count| count.count).sum::<u64>(),
+        "oldest_in_flight_at": counts.open.oldest.map(rfc3339),
+        "as_of": rfc3339(counts.as_of),
+    })
 }
 
 #[derive(Deserialize, Validate, IntoParams)]
@@ -168,7 +208,7 @@ impl KeyQuery {
     get, path = "/admin/sagas/{id}", operation_id = "getSaga", tag = "sagas",
     params(("id" = u64, Path, minimum = 1, maximum = 9007199254740991_u64), KeyQuery),
     responses((status = 200, description = "The saga.", body = schemas::SagaDetail)),
-    security(("bearer" = ["operator"])),
+    security(("bearer" = ["viewer"])),
 )]
 pub(super) async fn show(
     State(sagas): State<Sagas>,
@@ -254,23 +294,40 @@ pub(super) async fn operate(
     let missing = || Problem::new(Code::NotFound, "there is no such saga");
     let Path((id, verb)) = path.map_err(|_| missing())?;
     let id = id.parse().ok().filter(|id| *id <= MAX_ID).ok_or_else(missing)?;
-    let verb = match (verb.as_str(), order.status) {
-        ("retry", None) => Verb::Retry,
-        ("cancel", None) => Verb::Cancel,
-        ("skip", None) => Verb::Skip,
-        ("resolve", Some(status)) => Verb::Resolve(status),
-        ("resolve", None) => return Err(invalid("#/status", "must be COMPLETED or COMPENSATED".to_owned())),
-        ("retry" | "cancel" | "skip", Some(_)) => {
-            return Err(invalid("#/status", "only `resolve` takes a status".to_owned()));
-        }
-        _ => return Err(Problem::new(Code::NotFound, "the verbs are retry, cancel, skip and resolve")),
+    let Order { reason, version, status } = order;
+    let (word, key) = (verb, query.key(id));
+    let verb = self::verb(&word, status)?;
+    let actor = actor(operator);
+    let line = audit::Order {
+        actor: actor.clone(),
+        action: format!("saga.{word}"),
+        target: key.to_string(),
+        reason: reason.clone(),
+        details: json!({ "expected_version": version, "status": status }),
     };
-    let actor = operator.map_or_else(|| "operator".to_owned(), |Extension(Operator(name))| name);
-    let row = sagas.operate(query.key(id), verb, actor, order.reason, order.version).await.map_err(problem)?;
-    Ok((StatusCode::OK, axum::Json(SagaView::from(&row))).into_response())
+    let work = async {
+        let row = sagas.operate(key, verb, actor, reason, version).await.map_err(problem)?;
+        let more = json!({ "version": row.version, "now": row.status });
+        Ok((SagaView::from(&row), more))
+    };
+    let view = audit::audited(&*sagas.audit, &*sagas.clock, line, work).await?;
+    Ok((StatusCode::OK, axum::Json(view)).into_response())
 }
 
-fn problem(error: OperateError) -> Problem {
+/// What an operator's word means.
+pub(super) fn verb(word: &str, status: Option<Status>) -> Result<Verb, Problem> {
+    match (word, status) {
+        ("retry", None) => Ok(Verb::Retry),
+        ("cancel", None) => Ok(Verb::Cancel),
+        ("skip", None) => Ok(Verb::Skip),
+        ("resolve", Some(status)) if status.is_terminal() => Ok(Verb::Resolve(status)),
+        ("resolve", _) => Err(invalid("#/status", "must be COMPLETED or COMPENSATED".to_owned())),
+        ("retry" | "cancel" | "skip", Some(_)) => Err(invalid("#/status", "only `resolve` takes a status".to_owned())),
+        _ => Err(Problem::new(Code::NotFound, "the verbs are retry, cancel, skip and resolve")),
+    }
+}
+
+pub(super) fn problem(error: OperateError) -> Problem {
     let detail = error.to_string();
     match error {
         OperateError::Store(error) => error.into(),
@@ -288,7 +345,7 @@ fn problem(error: OperateError) -> Problem {
     get, path = "/admin/sagas/{id}/events", operation_id = "watchSaga", tag = "sagas",
     params(("id" = u64, Path, minimum = 1, maximum = 9007199254740991_u64), KeyQuery),
     responses((status = 200, description = "The stream.", body = String, content_type = "text/event-stream")),
-    security(("bearer" = ["operator"])),
+    security(("bearer" = ["viewer"])),
 )]
 pub(super) async fn events(
     State(sagas): State<Sagas>,

@@ -4,11 +4,14 @@
 
 use std::collections::BTreeMap;
 
+use saga_core::Status;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 /// How a saga stands.
-#[derive(ToSchema)]
+#[derive(Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[schema(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum SagaStatus {
     Running,
@@ -17,6 +20,19 @@ pub(super) enum SagaStatus {
     Compensated,
     CompensationStuck,
     Stuck,
+}
+
+impl From<SagaStatus> for Status {
+    fn from(status: SagaStatus) -> Self {
+        match status {
+            SagaStatus::Running => Status::Running,
+            SagaStatus::Compensating => Status::Compensating,
+            SagaStatus::Completed => Status::Completed,
+            SagaStatus::Compensated => Status::Compensated,
+            SagaStatus::CompensationStuck => Status::CompensationStuck,
+            SagaStatus::Stuck => Status::Stuck,
+        }
+    }
 }
 
 /// How a saga stands; of one whose history cannot be replayed that it is set aside.
@@ -41,7 +57,8 @@ pub(super) enum ResolvedStatus {
 }
 
 /// What an operator does to a saga.
-#[derive(ToSchema)]
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 #[schema(rename_all = "lowercase")]
 pub(super) enum OperatorsVerb {
     /// Begins the attempts of what is stuck anew.
@@ -52,6 +69,70 @@ pub(super) enum OperatorsVerb {
     Skip,
     /// Ends it as the operator says.
     Resolve,
+}
+
+impl OperatorsVerb {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Cancel => "cancel",
+            Self::Skip => "skip",
+            Self::Resolve => "resolve",
+        }
+    }
+}
+
+/// How many sagas of a definition are in a state.
+#[derive(ToSchema)]
+pub(super) struct SagaCountView {
+    definition: String,
+    status: SagaStatus,
+    count: u64,
+}
+
+/// How many sagas there are.
+#[derive(ToSchema)]
+pub(super) struct SagaCounts {
+    /// Without those of which there is none.
+    items: Vec<SagaCountView>,
+    /// Those that have not ended.
+    in_flight: u64,
+    /// Those of them that need a human.
+    stuck: u64,
+    #[schema(required = true, format = DateTime)]
+    oldest_in_flight_at: Option<String>,
+    /// When what has ended was counted.
+    #[schema(format = DateTime)]
+    as_of: String,
+}
+
+/// A saga that was not steered.
+#[derive(ToSchema)]
+pub(super) struct Refused {
+    id: u64,
+    definition: String,
+    code: String,
+    detail: String,
+}
+
+/// Of a dry run `matched`, `sample` and `filter`; of the order itself `matched`, `applied`, `refused_count` and `refused`.
+#[derive(ToSchema)]
+pub(super) struct BulkAnswer {
+    matched: u64,
+    /// The first 20.
+    #[schema(required = false, nullable = false)]
+    sample: Option<Vec<super::sagas::SagaView>>,
+    /// As it was understood.
+    #[schema(required = false, value_type = Object)]
+    filter: Value,
+    #[schema(required = false, nullable = false)]
+    applied: Option<u64>,
+    /// How many were not steered.
+    #[schema(required = false, nullable = false)]
+    refused_count: Option<u64>,
+    /// The first 100 of them.
+    #[schema(required = false, nullable = false)]
+    refused: Option<Vec<Refused>>,
 }
 
 /// Why a saga is taken back.
@@ -140,6 +221,9 @@ pub(super) struct LetterId(u64);
 #[derive(ToSchema)]
 pub(super) struct DeadLetters {
     items: Vec<DeadLetterView>,
+    /// Asks for the next page; absent on the last.
+    #[schema(required = false, nullable = false)]
+    next_page_token: Option<String>,
 }
 
 /// How many were sent again.

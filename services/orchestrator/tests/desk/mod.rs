@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use saga_adapters::inproc::InProcBus;
+use saga_adapters::sqlite::audit_log::SqliteAuditLog;
 use saga_adapters::sqlite::dead_letters::{self, SqliteDeadLetters};
 use saga_adapters::sqlite::saga_store::{self, SqliteSagaStore};
 use saga_adapters::sqlite::{Db, Options};
@@ -62,6 +63,8 @@ pub struct World {
     pub open: Arc<AtomicBool>,
     /// How often the desk's database will still be busy.
     pub busy: Arc<AtomicU32>,
+    /// Who did what.
+    pub audit: Arc<SqliteAuditLog>,
     _folder: tempfile::TempDir,
     stop: CancellationToken,
 }
@@ -85,7 +88,9 @@ pub async fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
     let open_db = |name: &str, schema| Db::open(&folder.path().join(name), &schema, &Options::default()).unwrap();
     let letters = Arc::new(SqliteDeadLetters::new(open_db("bus.db", dead_letters::SCHEMA)));
-    let store = Arc::new(SqliteSagaStore::new(open_db("orchestrator.db", saga_store::SCHEMA)));
+    let rows = open_db("orchestrator.db", saga_store::SCHEMA);
+    let audit = Arc::new(SqliteAuditLog::new(rows.clone()));
+    let store = Arc::new(SqliteSagaStore::new(rows));
     let definition = Definition::from_yaml(DEFINITION).unwrap();
     let bus = Arc::new(InProcBus::new(definition.topics(), 1_000, letters.clone()));
     let stop = CancellationToken::new();
@@ -98,12 +103,13 @@ pub async fn world() -> World {
         tracer: saga_runtime::trace::Tracer::default(),
     };
     let definitions = Arc::new(Definitions::new([definition]));
-    let service = orchestrator::build(&orchestrator::Config::default(), context.clone(), store, letters, definitions);
+    let stores = orchestrator::Stores { sagas: store, dead_letters: letters, audit: audit.clone() };
+    let service = orchestrator::build(&orchestrator::Config::default(), context.clone(), stores, definitions);
     let open = Arc::new(AtomicBool::new(false));
     let busy = Arc::new(AtomicU32::new(0));
     tokio::spawn(run_participant(context, Arc::new(Desk { open: open.clone(), busy: busy.clone() })));
     tokio::spawn(service.orchestrator.run());
-    let world = World { router: service.admin, bus, open, busy, _folder: folder, stop };
+    let world = World { router: service.admin, bus, open, busy, audit, _folder: folder, stop };
     // The verbs answer 503 until the loops have joined their group.
     let limit = tokio::time::Instant::now() + Duration::from_secs(20);
     while world.verb(u64::MAX >> 11, "cancel", json!({ "reason": "is anybody there" })).await.0 != StatusCode::NOT_FOUND
