@@ -154,13 +154,17 @@ pub struct SagaCount {
     pub count: u64,
 }
 
-/// What has not ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// How many sagas in flight stand in one state.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InFlight {
-    /// By definition and state.
-    pub counts: Vec<SagaCount>,
+    /// Of which definition.
+    pub definition: Name,
+    /// In which state; never a terminal one.
+    pub status: Status,
+    /// How many.
+    pub count: u64,
     /// When the oldest of them started, in ms since the epoch.
-    pub oldest: Option<Millis>,
+    pub oldest_at: Millis,
 }
 
 /// The orchestrator's store.
@@ -197,11 +201,11 @@ pub trait SagaStore: Send + Sync + 'static {
     /// See [`StoreError`].
     async fn list(&self, filter: SagaFilter) -> Result<Vec<SagaRow>, StoreError>;
 
-    /// How many sagas are in flight. What it costs grows with their number, not with that of all sagas.
+    /// How many sagas are in flight, by definition and state; states that no saga is in are left out.
     ///
     /// # Errors
     /// See [`StoreError`].
-    async fn count_in_flight(&self) -> Result<InFlight, StoreError>;
+    async fn count_in_flight(&self) -> Result<Vec<InFlight>, StoreError>;
 
     /// How many sagas have ended, by definition and state. Reads an index from end to end: not to be asked for often.
     ///

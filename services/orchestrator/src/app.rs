@@ -50,7 +50,7 @@ type Ended = (Millis, Arc<Vec<SagaCount>>);
 #[derive(Clone, Debug)]
 pub struct Counts {
     /// Those in flight, now.
-    pub open: InFlight,
+    pub open: Vec<InFlight>,
     /// Those that have ended.
     pub ended: Arc<Vec<SagaCount>>,
     /// When those that have ended were counted, in ms since the epoch.

@@ -117,11 +117,13 @@ impl SagaStore for PgSagaStore {
         self.rows(listing::list(&filter)).await
     }
 
-    async fn count_in_flight(&self) -> Result<InFlight, StoreError> {
+    async fn count_in_flight(&self) -> Result<Vec<InFlight>, StoreError> {
         let rows = self.pg.read(Query::new(listing::COUNT_IN_FLIGHT)).await?;
-        let counts = rows.iter().map(listing::count).collect::<Result<_, PgError>>()?;
-        let starts = rows.iter().map(|row| row.big(3)).collect::<Result<Vec<u64>, PgError>>()?;
-        Ok(InFlight { counts, oldest: starts.into_iter().min() })
+        let in_flight = |row: &Row| {
+            let SagaCount { definition, status, count } = listing::count(row)?;
+            Ok(InFlight { definition, status, count, oldest_at: row.big(3)? })
+        };
+        Ok(rows.iter().map(in_flight).collect::<Result<_, PgError>>()?)
     }
 
     async fn count_ended(&self) -> Result<Vec<SagaCount>, StoreError> {

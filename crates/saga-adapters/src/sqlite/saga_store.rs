@@ -79,7 +79,7 @@ impl SagaStore for SqliteSagaStore {
         self.db.read(move |conn| listing::list(conn, &filter)).await
     }
 
-    async fn count_in_flight(&self) -> Result<InFlight, StoreError> {
+    async fn count_in_flight(&self) -> Result<Vec<InFlight>, StoreError> {
         self.db.read(listing::count_in_flight).await
     }
 

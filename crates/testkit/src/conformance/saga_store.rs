@@ -294,7 +294,7 @@ async fn paged(store: &Store, filter: &SagaFilter) -> Vec<SagaKey> {
 
 /// Whatever has ended apart, so that what is in flight can be counted often.
 pub async fn sagas_are_counted_by_definition_and_state(store: &Store) {
-    assert_eq!(store.count_in_flight().await.unwrap(), InFlight::default());
+    assert_eq!(store.count_in_flight().await.unwrap(), []);
     assert_eq!(store.count_ended().await.unwrap(), []);
     let owner = store.claim(0).await.unwrap();
     let refund = |id| SagaKey::new("refund", id);
@@ -305,12 +305,18 @@ pub async fn sagas_are_counted_by_definition_and_state(store: &Store) {
     batch.extend(at(key(8), 700, None));
     write(store, owner, batch).await;
     let count = |definition: &str, status, count| SagaCount { definition: definition.into(), status, count };
+    let open = |definition: &str, status, count, oldest_at| InFlight {
+        definition: definition.into(),
+        status,
+        count,
+        oldest_at,
+    };
     let expected = [
-        count("purchase", Status::Running, 2),
-        count("purchase", Status::Stuck, 1),
-        count("refund", Status::Running, 1),
+        open("purchase", Status::Running, 2, 700),
+        open("purchase", Status::Stuck, 1, 1000),
+        open("refund", Status::Running, 1, 1000),
     ];
-    assert_eq!(store.count_in_flight().await.unwrap(), InFlight { counts: expected.into(), oldest: Some(700) });
+    assert_eq!(store.count_in_flight().await.unwrap(), expected);
     let expected = [count("purchase", Status::Completed, 4), count("refund", Status::Compensated, 1)];
     assert_eq!(store.count_ended().await.unwrap(), expected);
 }

@@ -199,10 +199,15 @@ impl SagaStore for SimStore {
         Ok(rows)
     }
 
-    async fn count_in_flight(&self) -> Result<InFlight, StoreError> {
+    async fn count_in_flight(&self) -> Result<Vec<InFlight>, StoreError> {
         let disk = self.disk.lock();
         let open = || disk.sagas.values().map(|(row, _)| row).filter(|row| !row.status.is_terminal());
-        Ok(InFlight { counts: count(open()), oldest: open().map(|row| row.started_at).min() })
+        let in_flight = |SagaCount { definition, status, count }| {
+            let same = |row: &&SagaRow| row.key.definition == definition && row.status == status;
+            let oldest_at = open().filter(same).map(|row| row.started_at).min().unwrap_or_default();
+            InFlight { definition, status, count, oldest_at }
+        };
+        Ok(count(open()).into_iter().map(in_flight).collect())
     }
 
     async fn count_ended(&self) -> Result<Vec<SagaCount>, StoreError> {

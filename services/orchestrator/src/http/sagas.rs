@@ -17,9 +17,9 @@ use chassis::time::rfc3339;
 use futures_util::Stream;
 use garde::Validate;
 use saga_core::render::{event_text, saga_text};
-use saga_core::{Rejection, SagaKey, Status, Verb};
+use saga_core::{Name, Rejection, SagaKey, Status, Verb};
 use saga_runtime::OperateError;
-use saga_runtime::store::{ListPlace, SagaCount, SagaFilter, SagaRow};
+use saga_runtime::store::{ListPlace, SagaFilter, SagaRow};
 use saga_runtime::wire::MAX_ID;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -170,19 +170,20 @@ pub(super) async fn counts(
 
 /// Of one definition, or of all.
 pub(super) fn counts_view(counts: &Counts, definition: Option<&str>, wanted: &[Status]) -> Value {
-    let ours = |count: &&SagaCount| definition.is_none_or(|name| count.definition == name);
-    let open = || counts.open.counts.iter().filter(ours);
-    let shown = |count: &&SagaCount| wanted.is_empty() || wanted.contains(&count.status);
+    let ours = |name: &Name| definition.is_none_or(|wanted| name == wanted);
+    let open = || counts.open.iter().filter(|open| ours(&open.definition));
+    let ended = counts.ended.iter().filter(|ended| ours(&ended.definition));
     let items: Vec<Value> = open()
-        .chain(counts.ended.iter().filter(ours))
-        .filter(shown)
-        .map(|count| json!({ "definition": count.definition, "status": count.status, "count": count.count }))
+        .map(|open| (&open.definition, open.status, open.count))
+        .chain(ended.map(|ended| (&ended.definition, ended.status, ended.count)))
+        .filter(|(_, status, _)| wanted.is_empty() || wanted.contains(status))
+        .map(|(definition, status, count)| json!({ "definition": definition, "status": status, "count": count }))
         .collect();
     json!({
         "items": items,
         "in_flight": open().map(|count| count.count).sum::<u64>(),
         "stuck": open().filter(|count| count.status.is_stuck()).map(|count| count.count).sum::<u64>(),
-        "oldest_in_flight_at": counts.open.oldest.map(rfc3339),
+        "oldest_in_flight_at": open().map(|open| open.oldest_at).min().map(rfc3339),
         "as_of": rfc3339(counts.as_of),
     })
 }

@@ -75,7 +75,7 @@ pub(super) fn list(filter: &SagaFilter) -> Query<'static> {
              cross join lateral ({stream}) as s{ORDER} limit {limit})"
         ));
     }
-    page.sql = format!("{with}{}", streams.join(" union all "));
+    page.sql = format!("{with}select * from ({}) as page", streams.join(" union all "));
     page.done(&format!("{ORDER} limit {limit}"))
 }
 

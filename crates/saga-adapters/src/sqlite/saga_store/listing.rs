@@ -79,16 +79,12 @@ fn definitions(conn: &Connection, filter: &SagaFilter) -> Result<Vec<Name>, SqlE
     Ok(names.collect::<Result<_, _>>()?)
 }
 
-pub(super) fn count_in_flight(conn: &Connection) -> Result<InFlight, SqlError> {
-    let mut statement = conn.prepare_cached(COUNT_IN_FLIGHT)?;
-    let mut rows = statement.query([])?;
-    let mut found = InFlight::default();
-    while let Some(row) = rows.next()? {
-        found.counts.push(count(row)?);
-        let oldest: u64 = row.get(3)?;
-        found.oldest = Some(found.oldest.map_or(oldest, |known| known.min(oldest)));
-    }
-    Ok(found)
+pub(super) fn count_in_flight(conn: &Connection) -> Result<Vec<InFlight>, SqlError> {
+    let in_flight = |row: &rusqlite::Row<'_>| {
+        let SagaCount { definition, status, count } = count(row)?;
+        Ok(InFlight { definition, status, count, oldest_at: row.get(3)? })
+    };
+    conn.prepare_cached(COUNT_IN_FLIGHT)?.query_and_then([], in_flight)?.collect()
 }
 
 pub(super) fn count_ended(conn: &Connection) -> Result<Vec<SagaCount>, SqlError> {
