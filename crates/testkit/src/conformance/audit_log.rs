@@ -39,13 +39,13 @@ async fn list(log: &Log, filter: AuditFilter) -> Vec<AuditLine> {
 pub async fn a_line_says_what_was_wanted_and_how_it_ended(log: &Log) {
     let wanted = entry("account 7", "saga.retry", "purchase/9");
     let id = log.begin(wanted.clone()).await.unwrap();
-    let begun = AuditLine { id, entry: wanted.clone(), outcome: BEGUN.to_owned() };
-    assert_eq!(list(log, AuditFilter::default()).await, [begun.clone()]);
+    let begun = || AuditLine { id, entry: wanted.clone(), outcome: BEGUN.to_owned() };
+    assert_eq!(list(log, AuditFilter::default()).await, [begun()]);
     log.end(id, DONE.to_owned(), r#"{"version":3}"#.to_owned()).await.unwrap();
-    let ended = AuditEntry { details: r#"{"version":3}"#.to_owned(), ..wanted };
+    let ended = AuditEntry { details: r#"{"version":3}"#.to_owned(), ..wanted.clone() };
     assert_eq!(
         list(log, AuditFilter::default()).await,
-        [AuditLine { entry: ended, outcome: DONE.to_owned(), ..begun }]
+        [AuditLine { entry: ended, outcome: DONE.to_owned(), ..begun() }]
     );
 }
 
