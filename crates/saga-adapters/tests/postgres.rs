@@ -337,7 +337,7 @@ mod groups {
         let batches = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&batches);
         let writing = pg.clone();
-        let groups = Groups::new(64, move |ids: Vec<i64>| {
+        let groups = Groups::new(64, Duration::ZERO, move |ids: Vec<i64>| {
             let pg = writing.clone();
             counted.fetch_add(1, Ordering::Relaxed);
             async move {
@@ -369,9 +369,9 @@ mod groups {
 
     #[tokio::test]
     async fn what_time_can_heal_is_told_to_all() {
-        let groups: Groups<u8, u8> = Groups::new(8, |_| async { Err(StoreError::Transient("away".into())) });
+        let groups: Groups<u8, u8> = Groups::new(8, Duration::ZERO, |_| async { Err(StoreError::Transient("away".into())) });
         assert_eq!(groups.put(1).await, Err(StoreError::Transient("away".into())));
-        let groups: Groups<u8, u8> = Groups::new(8, |_| async { Ok(vec![]) });
+        let groups: Groups<u8, u8> = Groups::new(8, Duration::ZERO, |_| async { Ok(vec![]) });
         assert!(matches!(groups.put(1).await, Err(StoreError::Fault(_))));
     }
 }

@@ -121,6 +121,8 @@ pub struct Stores {
     pub connections: usize,
     /// A statement that takes longer is ended, in ms.
     pub statement_timeout_ms: u64,
+    /// On PostgreSQL: how far apart the commits of new purchases begin at least, in ms, so that under load each has more in it.
+    pub pace_ms: u64,
     /// How long a start waits for a server that is not there yet, in seconds.
     pub connect_for_s: u64,
     /// Whether a start applies missing migrations, or complains about them.
@@ -139,6 +141,8 @@ pub struct Bus {
     pub prefix: String,
     /// How long records wait for company on their way to a broker, in ms: fewer packets, and that much later at each hop.
     pub linger_ms: u64,
+    /// On Kafka: how far apart a loop's batches begin at least, in ms, so that under load each has more in it.
+    pub pace_ms: u64,
     /// Partitions of the topics that `saga migrate` makes: the most replicas that share the work.
     pub partitions: u32,
     /// Copies of each record that `saga migrate` asks for.
@@ -226,6 +230,7 @@ impl Default for Stores {
             password: None,
             connections: 8,
             statement_timeout_ms: 10_000,
+            pace_ms: 5,
             connect_for_s: 60,
             migrate: true,
         }
@@ -239,6 +244,7 @@ impl Default for Bus {
             queue: 8_192,
             prefix: String::new(),
             linger_ms: 1,
+            pace_ms: 5,
             partitions: 2,
             replication: 1,
             retention_hours: 24,

@@ -1,9 +1,11 @@
 //! Group commit: what arrives while the last batch is written becomes the next one.
 
 use std::future::Future;
+use std::time::Duration;
 
 use saga_runtime::StoreError;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 /// Makes batches of single requests. Cheap to clone; ends with its last clone, after what was queued is done.
 pub struct Groups<T, R> {
@@ -32,8 +34,9 @@ where
     T: Clone + Send + Sync + 'static,
     R: Send + 'static,
 {
-    /// `run` writes a batch of at most `limit` as one transaction and answers each in order. Needs a runtime.
-    pub fn new<F, Fut>(limit: usize, run: F) -> Self
+    /// `run` writes a batch of at most `limit` as one transaction and answers each in order. Two of them begin at least
+    /// `pace` apart, so that under load each has company. Needs a runtime.
+    pub fn new<F, Fut>(limit: usize, pace: Duration, run: F) -> Self
     where
         F: Fn(Vec<T>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<R>, StoreError>> + Send,
@@ -41,8 +44,13 @@ where
         let (queue, mut waiting) = mpsc::channel::<Waiting<T, R>>(limit.max(1) * 4);
         let work = async move {
             let mut batch = Vec::with_capacity(limit);
-            while waiting.recv_many(&mut batch, limit.max(1)).await > 0 {
+            loop {
+                if waiting.recv_many(&mut batch, limit.max(1)).await == 0 {
+                    return;
+                }
+                let next = Instant::now() + pace;
                 write(std::mem::take(&mut batch), &run).await;
+                rest(next).await;
             }
         };
         #[expect(
@@ -62,6 +70,12 @@ where
         let (answer, answered) = oneshot::channel();
         self.queue.send(Waiting { item, answer }).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
+    }
+}
+
+async fn rest(until: Instant) {
+    if until > Instant::now() {
+        tokio::time::sleep_until(until).await;
     }
 }
 
