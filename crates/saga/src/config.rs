@@ -41,6 +41,8 @@ pub struct Config {
     pub log: Log,
     /// This process among its replicas, 0 to 31: a part of every id it makes.
     pub node: u16,
+    /// Threads that do the work; 0: as many as the machine has cores.
+    pub threads: usize,
     /// Where rows are kept.
     pub stores: Stores,
     /// The files, where rows are kept in files.
@@ -185,6 +187,7 @@ impl Default for Config {
             drain_s: 10,
             log: Log::default(),
             node: 0,
+            threads: 0,
             stores: Stores::default(),
             sqlite: Sqlite::default(),
             bus: Bus::default(),

@@ -169,8 +169,7 @@ mod tests {
         let (prices, tasks, stop) = (Arc::new(Prices::default()), TaskTracker::new(), CancellationToken::new());
         let catalogue: Arc<dyn Catalogue> = prices.clone();
         // The machine's clock reads real time while the runtime's stands still: an hour never passes by itself.
-        let together =
-            together(catalogue, Duration::from_secs(3_600), Arc::new(SystemClock), &tasks, stop.clone());
+        let together = together(catalogue, Duration::from_secs(3_600), Arc::new(SystemClock), &tasks, stop.clone());
         Desk { prices, together, tasks, stop }
     }
 
