@@ -18,13 +18,15 @@ pub struct LoopOptions {
     pub batch: usize,
     /// How often a record may make its handler fail before it becomes a dead letter.
     pub poison_after: u32,
+    /// How far apart the beginnings of two units are at least; see [`crate::pace`].
+    pub pace: Duration,
     /// The first wait after a failure that time can heal; doubles up to a hundred times this.
     pub backoff: Duration,
 }
 
 impl Default for LoopOptions {
     fn default() -> Self {
-        Self { batch: 256, poison_after: 5, backoff: Duration::from_millis(50) }
+        Self { batch: 256, poison_after: 5, pace: Duration::ZERO, backoff: Duration::from_millis(50) }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod crash;
 pub mod dead_letters;
 pub mod delivery;
 pub mod orchestrator;
+pub mod pace;
 pub mod participant;
 pub mod read_through;
 pub mod stats;

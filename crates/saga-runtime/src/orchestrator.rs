@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::bus::{BusError, Subscription};
 use crate::crash;
 use crate::delivery::{pause, subscribe};
+use crate::pace::Pace;
 use crate::participant::LoopContext;
 use crate::store::{Owner, SagaRow, SagaStore, StoreError};
 use timers::Timers;
@@ -219,7 +220,11 @@ impl Orchestrator {
             return Ok(());
         }
         let mut failures = 0;
+        let mut pace = Pace::new(options.pace);
         loop {
+            if !pace.turn(&*clock, &stop).await {
+                return Ok(());
+            }
             let wake = self.timers.next();
             let (mut deliveries, mut requests) = (Vec::new(), Vec::new());
             tokio::select! {
@@ -245,6 +250,7 @@ impl Orchestrator {
                 () = sleep_until(&*clock, wake) => {}
             }
             failures = 0;
+            pace.begin(&*clock);
             let due = self.timers.due(clock.now(), options.batch);
             if !due.is_empty() {
                 crash::point(GROUP, "timer");

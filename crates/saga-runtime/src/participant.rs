@@ -18,6 +18,7 @@ use crate::bus::{Bus, Delivery, Message};
 use crate::clock::Clock;
 use crate::crash;
 use crate::delivery::{LoopOptions, dead_letter, pause, publish, subscribe};
+use crate::pace::Pace;
 use crate::stats::Stats;
 use crate::store::StoreError;
 use crate::trace::Tracer;
@@ -80,7 +81,11 @@ pub async fn run_participant(context: LoopContext, participant: Arc<dyn Particip
     let (group, topics) = (participant.group(), participant.topics());
     let Some(mut subscription) = subscribe(&**bus, &**clock, group, &topics, stop, *options).await else { return };
     let mut failures = 0;
+    let mut pace = Pace::new(options.pace);
     loop {
+        if !pace.turn(&**clock, stop).await {
+            return;
+        }
         let arrived = tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -98,6 +103,7 @@ pub async fn run_participant(context: LoopContext, participant: Arc<dyn Particip
             }
         };
         failures = 0;
+        pace.begin(&**clock);
         crash::point(group, "fetched");
         let mut traced = Batch::of(&context, &deliveries);
         let Some(answers) = unit(&context, &*participant, deliveries, &mut traced).await else { return };

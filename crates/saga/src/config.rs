@@ -41,6 +41,8 @@ pub struct Config {
     pub log: Log,
     /// This process among its replicas, 0 to 31: a part of every id it makes.
     pub node: u16,
+    /// Threads that do the work; 0: as many as the machine has cores.
+    pub threads: usize,
     /// Where rows are kept.
     pub stores: Stores,
     /// The files, where rows are kept in files.
@@ -121,6 +123,8 @@ pub struct Stores {
     pub connections: usize,
     /// A statement that takes longer is ended, in ms.
     pub statement_timeout_ms: u64,
+    /// On PostgreSQL: how far apart the commits of new purchases begin at least, in ms, so that under load each has more in it.
+    pub pace_ms: u64,
     /// How long a start waits for a server that is not there yet, in seconds.
     pub connect_for_s: u64,
     /// Whether a start applies missing migrations, or complains about them.
@@ -139,6 +143,8 @@ pub struct Bus {
     pub prefix: String,
     /// How long records wait for company on their way to a broker, in ms: fewer packets, and that much later at each hop.
     pub linger_ms: u64,
+    /// On Kafka: how far apart a loop's batches begin at least, in ms, so that under load each has more in it.
+    pub pace_ms: u64,
     /// Partitions of the topics that `saga migrate` makes: the most replicas that share the work.
     pub partitions: u32,
     /// Copies of each record that `saga migrate` asks for.
@@ -181,6 +187,7 @@ impl Default for Config {
             drain_s: 10,
             log: Log::default(),
             node: 0,
+            threads: 0,
             stores: Stores::default(),
             sqlite: Sqlite::default(),
             bus: Bus::default(),
@@ -226,6 +233,7 @@ impl Default for Stores {
             password: None,
             connections: 8,
             statement_timeout_ms: 10_000,
+            pace_ms: 5,
             connect_for_s: 60,
             migrate: true,
         }
@@ -239,6 +247,7 @@ impl Default for Bus {
             queue: 8_192,
             prefix: String::new(),
             linger_ms: 1,
+            pace_ms: 5,
             partitions: 2,
             replication: 1,
             retention_hours: 24,

@@ -206,7 +206,11 @@ fn token() -> anyhow::Result<String> {
 /// When it cannot start, or a part ended by itself.
 pub fn run(config: Config, roles: BTreeSet<ServiceRole>, output: &Output) -> anyhow::Result<()> {
     log(&config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if config.threads > 0 {
+        builder.worker_threads(config.threads);
+    }
+    let runtime = builder.enable_all().build()?;
     let result = runtime.block_on(until_signal(config, roles, output));
     // Whatever still runs (a listing that nobody waits for) ends with the process.
     runtime.shutdown_timeout(Duration::from_secs(1));

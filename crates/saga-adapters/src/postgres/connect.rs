@@ -162,7 +162,7 @@ impl Pg {
         let pool = pool(config.clone(), options).map_err(refused)?;
         check(&config, options, schema).await.map_err(refused)?;
         let limit = options.statement_timeout + GRACE;
-        Ok(Self::of(Inner { address, pool, limit, lazy_commits: options.lazy_commits }))
+        Ok(Self::of(Inner { address, pool, limit, lazy_commits: options.lazy_commits, pace: options.pace }))
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) struct Inner {
     /// The server is given up after this.
     pub(super) limit: Duration,
     pub(super) lazy_commits: bool,
+    pub(super) pace: Duration,
 }
 
 impl std::fmt::Debug for Pg {
@@ -59,6 +60,11 @@ impl Pg {
     pub fn sessions(&self) -> (usize, usize) {
         let status = self.0.pool.status();
         (status.size.saturating_sub(status.available), status.max_size)
+    }
+
+    /// How far apart commits of groups begin.
+    pub fn pace(&self) -> Duration {
+        self.0.pace
     }
 
     /// Whether the server answers.

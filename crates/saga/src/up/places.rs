@@ -84,8 +84,18 @@ pub(crate) fn database(config: &Config, role: ServiceRole, url: &str) -> postgre
         statement_timeout: Duration::from_millis(stores.statement_timeout_ms),
         connect_for: Some(Duration::from_secs(stores.connect_for_s)),
         migrate: stores.migrate,
+        pace: Duration::from_millis(stores.pace_ms),
         ..postgres::Options::new(url)
     }
+}
+
+/// How far apart the units of a loop begin: in process one comes right after the other.
+///
+/// # Errors
+/// When the bus's URL is none.
+pub(crate) fn pace(config: &Config) -> Result<Duration, ConfigError> {
+    let in_process = brokers(config)?.is_none();
+    Ok(if in_process { Duration::ZERO } else { Duration::from_millis(config.bus.pace_ms) })
 }
 
 /// How the brokers are reached.

@@ -105,7 +105,7 @@ impl Services {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut backends = Backends::new(config, folder, core.health.clone());
         let Messages { bus, letters } = backends.messages(&core.definitions).await?;
-        let options = LoopOptions::default();
+        let options = LoopOptions { pace: places::pace(config)?, ..LoopOptions::default() };
         let stats = Arc::new(Stats::default());
         let shared = Shared {
             ids: Arc::new(IdGen::new(config.node, Arc::clone(&clock))),
@@ -298,6 +298,7 @@ impl Core {
             course: course(&self.definitions)?,
             tasks: self.loops.clone(),
             stop: self.closing.clone(),
+            pace: shared.context.options.pace,
             replica: backends.in_process().is_none().then_some(self.config.node),
         };
         let purchase = purchase::build(&self.config.purchase, deps).await?;
