@@ -229,7 +229,7 @@ async fn m07_the_largest_record_that_anybody_can_send_can_be_buried() {
     until("topics can be made", || async { bus.create(&[plan(&topic, 1), plan(&letters, 1)]).await.is_ok() }).await;
     let mut reader = bus.subscribe("large", std::slice::from_ref(&topic)).await.unwrap();
     // Nearly all of what the topic takes; the rest is for the record's own frame.
-    let huge = Message { payload: vec![b'x'; LARGEST_RECORD as usize - 1_000].into(), ..message(&topic, 7, "") };
+    let huge = Message { payload: vec![b'x'; LARGEST_RECORD as usize - 150].into(), ..message(&topic, 7, "") };
     within("an acknowledgement", bus.publish(vec![huge])).await.unwrap();
     let arrived = within("the record", reader.next(1)).await.unwrap();
     let poison = wire::parse(&arrived[0].message).unwrap_err();
