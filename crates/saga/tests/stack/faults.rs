@@ -127,11 +127,11 @@ async fn m15_the_broker_is_restarted_under_load() {
     let servers = Servers::start();
     let city = city_on(&servers, 1, |_| {}).await;
     let load = Load::start(&city, &["--clients", "4", "--rate", "60", "--duration", "18s", "--mix", MIX]);
-    accepted(&city, 100).await;
+    accepted(&city, 50).await;
     for verb in [&["stop", "kafka"][..], &["start", "kafka"]] {
         servers.stack(verb);
     }
-    accepted(&city, 400).await;
+    accepted(&city, 150).await;
     servers.stack(&["kill", "kafka"]);
     servers.stack(&["start", "kafka"]);
     // n04: it says nothing for longer than a member of a group may be silent.

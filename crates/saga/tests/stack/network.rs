@@ -38,7 +38,7 @@ async fn d04_connections_that_are_lost_in_the_middle_of_a_commit_count_it_once()
     let city = city_by(&way, |_| {}).await;
     let load = Load::start(&city, &["--clients", "4", "--rate", "40", "--duration", "90s", "--mix", MIX]);
     accepted(&city, 30).await;
-    way.set(Way::Cutting(40));
+    way.set(Way::Cutting(15));
     accepted(&city, 150).await;
     way.set(Way::Open);
     load.stop();
