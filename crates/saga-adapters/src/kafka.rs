@@ -23,6 +23,12 @@ use tokio_util::task::TaskTracker;
 
 pub use admin::{Created, GroupLag, PartitionLag, TopicPlan};
 
+/// The largest record of a topic, in bytes: a command with the outputs of more than a dozen steps, each as long as
+/// [`saga_runtime::wire::MAX_PAYLOAD`] allows.
+pub const LARGEST_RECORD: u32 = 4 << 20;
+/// The largest dead letter: any record, with the headers that say why.
+pub const LARGEST_LETTER: u32 = 5 << 20;
+
 use producer::Producer;
 
 /// How to reach a cluster, and how patient to be.

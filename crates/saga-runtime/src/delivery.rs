@@ -65,19 +65,46 @@ pub(crate) async fn publish(
     stats: &Stats,
     options: LoopOptions,
 ) -> bool {
+    !matches!(publish_unless(bus, clock, &messages, stop, stats, options, |_| false).await, Published::Stopped)
+}
+
+/// What became of messages that were to be published.
+pub(crate) enum Published {
+    /// All are acknowledged.
+    All,
+    /// Stopped or closed before that.
+    Stopped,
+    /// They cannot be: this topic does not exist.
+    Nowhere(Name),
+}
+
+/// Publishes until acknowledged. A topic that does not exist is waited for, too, unless `hopeless` says that nobody is
+/// going to make it.
+pub(crate) async fn publish_unless(
+    bus: &dyn Bus,
+    clock: &dyn Clock,
+    messages: &[Message],
+    stop: &CancellationToken,
+    stats: &Stats,
+    options: LoopOptions,
+    hopeless: impl Fn(&Name) -> bool,
+) -> Published {
     if messages.is_empty() {
-        return true;
+        return Published::All;
     }
     let mut failures = 0;
     loop {
-        match bus.publish(messages.clone()).await {
-            Ok(()) => return true,
-            Err(BusError::Closed) => return false,
+        match bus.publish(messages.to_vec()).await {
+            Ok(()) => return Published::All,
+            Err(BusError::Closed) => return Published::Stopped,
+            Err(BusError::UnknownTopic(topic)) if failures >= options.poison_after && hopeless(&topic) => {
+                return Published::Nowhere(topic);
+            }
             Err(error) => {
                 tracing::warn!(%error, count = messages.len(), "publishing failed; trying again");
                 stats.retried_units.inc();
                 if !pause(clock, stop, options, &mut failures).await {
-                    return false;
+                    return Published::Stopped;
                 }
             }
         }

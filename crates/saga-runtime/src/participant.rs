@@ -1,7 +1,8 @@
 //! The participant loop: commands in, one transaction, replies out, then the offsets.
 //!
 //! One record never harms its neighbours: what cannot be parsed becomes a dead letter at once; when a batch fails or
-//! panics, each command is tried alone, and one that keeps failing becomes a dead letter while the rest goes on.
+//! panics, each command is tried alone, and one that keeps failing becomes a dead letter while the rest goes on. So does
+//! one that wants its reply on a topic that nobody made.
 
 mod traced;
 
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Bus, Delivery, Message};
 use crate::clock::Clock;
 use crate::crash;
-use crate::delivery::{LoopOptions, dead_letter, pause, publish, subscribe};
+use crate::delivery::{LoopOptions, Published, dead_letter, pause, publish_unless, subscribe};
 use crate::pace::Pace;
 use crate::stats::Stats;
 use crate::store::StoreError;
@@ -77,7 +78,7 @@ pub struct LoopContext {
 
 /// Runs a participant until it is stopped. A unit of work in progress is finished first.
 pub async fn run_participant(context: LoopContext, participant: Arc<dyn Participant>) {
-    let LoopContext { bus, clock, stop, stats, options, .. } = &context;
+    let LoopContext { bus, clock, stop, options, .. } = &context;
     let (group, topics) = (participant.group(), participant.topics());
     let Some(mut subscription) = subscribe(&**bus, &**clock, group, &topics, stop, *options).await else { return };
     let mut failures = 0;
@@ -107,7 +108,7 @@ pub async fn run_participant(context: LoopContext, participant: Arc<dyn Particip
         crash::point(group, "fetched");
         let mut traced = Batch::of(&context, &deliveries);
         let Some(answers) = unit(&context, &*participant, deliveries, &mut traced).await else { return };
-        if !publish(&**bus, &**clock, answers, stop, stats, *options).await {
+        if !answers.publish(&context).await {
             return;
         }
         traced.record(&context, group);
@@ -118,48 +119,87 @@ pub async fn run_participant(context: LoopContext, participant: Arc<dyn Particip
     }
 }
 
+/// What a unit of work has to publish.
+#[derive(Default)]
+struct Answers {
+    /// Dead letters, then replies.
+    messages: Vec<Message>,
+    letters: usize,
+    commands: Vec<(Delivery, Command)>,
+}
+
+impl Answers {
+    fn bury(&mut self, context: &LoopContext, delivery: &Delivery, poison: &Poison) {
+        tracing::warn!(%poison, position = ?delivery.position, "dead letter");
+        context.stats.poisoned.inc();
+        self.messages.insert(self.letters, dead_letter(delivery, poison, context.clock.now()));
+        self.letters += 1;
+    }
+
+    /// Publishes all. `false`: stopped before that.
+    async fn publish(mut self, context: &LoopContext) -> bool {
+        let LoopContext { bus, clock, stop, stats, options, .. } = context;
+        loop {
+            let replies = &self.messages[self.letters..];
+            let hopeless = |topic: &Name| replies.iter().any(|reply| reply.topic == *topic);
+            match publish_unless(&**bus, &**clock, &self.messages, stop, stats, *options, hopeless).await {
+                Published::All => return true,
+                Published::Stopped => return false,
+                Published::Nowhere(topic) => self.bury_those_for(context, &topic),
+            }
+        }
+    }
+
+    /// Their answers are stored: when the topic is there one day, the commands' next sending brings them.
+    fn bury_those_for(&mut self, context: &LoopContext, topic: &Name) {
+        let replies = self.messages.split_off(self.letters);
+        let detail = format!("the answer cannot be given: there is no topic {topic}");
+        let poison = Poison::Unhandled { attempts: context.options.poison_after, detail };
+        let commands = std::mem::take(&mut self.commands);
+        for (delivery, _) in commands.iter().filter(|(_, command)| command.reply_to == *topic) {
+            self.bury(context, delivery, &poison);
+        }
+        self.messages.extend(replies.into_iter().filter(|reply| reply.topic != *topic));
+        self.commands = commands;
+    }
+}
+
 /// One unit of work: the replies and dead letters to publish. `None`: stopped before it could be finished.
 async fn unit(
     context: &LoopContext,
     participant: &dyn Participant,
     deliveries: Vec<Delivery>,
     traced: &mut Batch,
-) -> Option<Vec<Message>> {
+) -> Option<Answers> {
     let mut commands = Vec::with_capacity(deliveries.len());
-    let mut answers = Vec::with_capacity(deliveries.len());
-    let mut bury = |delivery: &Delivery, poison: &Poison| {
-        tracing::warn!(%poison, position = ?delivery.position, "dead letter");
-        context.stats.poisoned.inc();
-        answers.push(dead_letter(delivery, poison, context.clock.now()));
-    };
+    let mut answers = Answers::default();
     for delivery in deliveries {
-        match wire::parse(&delivery.message) {
-            Ok(Inbound::Command(command)) => commands.push((delivery, command)),
-            Ok(Inbound::Start(_)) => bury(&delivery, &Poison::Misplaced(wire::START)),
-            Ok(Inbound::Cancel(_)) => bury(&delivery, &Poison::Misplaced(wire::CANCEL)),
-            Ok(Inbound::Reply(_)) => bury(&delivery, &Poison::Misplaced(wire::REPLY)),
-            Ok(Inbound::Result { .. }) => bury(&delivery, &Poison::Misplaced(wire::RESULT)),
-            Err(poison) => bury(&delivery, &poison),
-        }
+        let poison = match wire::parse(&delivery.message) {
+            Ok(Inbound::Command(command)) => {
+                commands.push((delivery, command));
+                continue;
+            }
+            Ok(Inbound::Start(_)) => Poison::Misplaced(wire::START),
+            Ok(Inbound::Cancel(_)) => Poison::Misplaced(wire::CANCEL),
+            Ok(Inbound::Reply(_)) => Poison::Misplaced(wire::REPLY),
+            Ok(Inbound::Result { .. }) => Poison::Misplaced(wire::RESULT),
+            Err(poison) => poison,
+        };
+        answers.bury(context, &delivery, &poison);
     }
     let batch: Vec<Command> = commands.iter().map(|(_, command)| command.clone()).collect();
     let mut replies = Vec::with_capacity(batch.len());
     traced.begun(context);
     match attempt(context, participant, batch).await? {
         Ok(all) => replies = all,
-        Err(_) if commands.len() == 1 => {
-            let (delivery, command) = &commands[0];
-            match alone(context, participant, command).await? {
-                Ok(reply) => replies.push(reply),
-                Err(poison) => bury(delivery, &poison),
-            }
-        }
         Err(detail) => {
-            tracing::warn!(detail, count = commands.len(), "a batch failed; trying each command alone");
+            if commands.len() > 1 {
+                tracing::warn!(detail, count = commands.len(), "a batch failed; trying each command alone");
+            }
             for (delivery, command) in &commands {
                 match alone(context, participant, command).await? {
                     Ok(reply) => replies.push(reply),
-                    Err(poison) => bury(delivery, &poison),
+                    Err(poison) => answers.bury(context, delivery, &poison),
                 }
             }
         }
@@ -167,12 +207,13 @@ async fn unit(
     traced.committed(context);
     let topics = commands.iter().map(|(_, c)| ((&c.saga, &c.step, c.op), &c.reply_to));
     let topics: std::collections::HashMap<_, _> = topics.collect();
-    answers.extend(replies.iter().filter_map(|reply| {
+    answers.messages.extend(replies.iter().filter_map(|reply| {
         let topic = topics.get(&(&reply.saga, &reply.step, reply.op))?;
         let mut message = wire::reply_message(topic, reply);
         traced.answered(context, topic, reply, &mut message);
         Some(message)
     }));
+    answers.commands = commands;
     Some(answers)
 }
 

@@ -27,6 +27,10 @@ pub const RESULT: &str = "saga.result.v1";
 /// Ids above this are corrupted by clients whose numbers are doubles (RFC 8259 §6).
 pub const MAX_ID: u64 = (1 << 53) - 1;
 
+/// What a start or a reply may carry, in bytes. Every command of a saga carries the start's payload and the outputs of the
+/// steps before it: it must fit a record of the bus whatever its saga is made of.
+pub const MAX_PAYLOAD: usize = 256 * 1024;
+
 /// A record that is not a message of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Poison {
@@ -52,6 +56,9 @@ pub enum Poison {
         /// What the parser said.
         detail: String,
     },
+    /// More than a saga may be made of.
+    #[error("payload is {0} bytes long; at most {MAX_PAYLOAD} are taken")]
+    TooLarge(usize),
     /// A known message, on a topic where it has no business.
     #[error("a {0} does not belong on this topic")]
     Misplaced(&'static str),
@@ -250,6 +257,10 @@ pub fn parse(message: &Message) -> Result<Inbound, Poison> {
     if header(message, "ce_specversion")? != "1.0" {
         return Err(bad_header(message, "ce_specversion"));
     }
+    let length = message.payload.len();
+    if kind != COMMAND && length > MAX_PAYLOAD {
+        return Err(Poison::TooLarge(length));
+    }
     match kind {
         START => {
             let input = payload(message, START)?;
@@ -262,7 +273,7 @@ pub fn parse(message: &Message) -> Result<Inbound, Poison> {
         COMMAND => parse_command(message).map(Inbound::Command),
         REPLY => Ok(Inbound::Reply(Reply {
             saga: saga_key(message)?,
-            step: header(message, "step")?.into(),
+            step: name(message, "step")?,
             op: op(message)?,
             attempt: attempt(message)?,
             outcome: outcome_from_json(&message.payload)?,
@@ -285,6 +296,9 @@ fn parse_command(message: &Message) -> Result<Command, Poison> {
     if saga_key(message)? != saga {
         return Err(bad_header(message, "saga_id"));
     }
+    if name(message, "step")? != data.step {
+        return Err(bad_header(message, "step"));
+    }
     let outputs = data
         .outputs
         .into_iter()
@@ -300,7 +314,7 @@ fn parse_command(message: &Message) -> Result<Command, Poison> {
         input: data.input,
         outputs,
         reason: data.reason,
-        reply_to: header(message, "reply_to")?.into(),
+        reply_to: name(message, "reply_to")?,
     })
 }
 
@@ -335,9 +349,15 @@ fn bad_header(message: &Message, name: &'static str) -> Poison {
 }
 
 fn saga_key(message: &Message) -> Result<SagaKey, Poison> {
-    let definition = header(message, "ce_source")?;
+    let definition = name(message, "ce_source")?;
     let id = header(message, "saga_id")?.parse::<u64>().ok().filter(|id| *id <= MAX_ID);
     Ok(SagaKey::new(definition, id.ok_or_else(|| bad_header(message, "saga_id"))?))
+}
+
+/// A name that no definition can have is no message's either: not every database could even be asked for it.
+fn name(message: &Message, header_name: &'static str) -> Result<Name, Poison> {
+    let text = header(message, header_name)?;
+    if Name::is_lawful(text) { Ok(Name::new(text)) } else { Err(bad_header(message, header_name)) }
 }
 
 fn op(message: &Message) -> Result<Op, Poison> {

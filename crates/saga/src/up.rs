@@ -100,7 +100,7 @@ impl Shop {
         let health = Health::default();
         let token = match crate::config::admin_token() {
             // Nobody could read the run file, so operators must know the token beforehand.
-            Some(token) if folder.is_none() => token,
+            Some(token) if folder.is_none() => hard_to_guess(token)?,
             _ => token()?,
         };
         let telemetry = Telemetry::start(&config)?;
@@ -190,6 +190,18 @@ impl Shop {
             folder.withdraw();
         }
     }
+}
+
+/// A token that nobody tries out by accident: 128 bits as hexadecimal digits have twice as many characters.
+const SHORTEST_TOKEN: usize = 16;
+
+fn hard_to_guess(token: String) -> anyhow::Result<String> {
+    anyhow::ensure!(
+        token.len() >= SHORTEST_TOKEN,
+        "SAGA_ADMIN_TOKEN: too short: whoever guesses it runs the shop. At least {SHORTEST_TOKEN} characters, \
+         as from `openssl rand -hex 32`"
+    );
+    Ok(token)
 }
 
 /// 256 random bits as text: lasts as long as the process.

@@ -17,8 +17,7 @@ use saga_core::Name;
 use saga_runtime::dead_letters::{self, DeadLetters};
 use saga_runtime::trace::Tracer;
 use saga_runtime::{
-    Clock, Definitions, LoopContext, LoopOptions, OrchestratorGroup, Participant, ReadThrough, Stats, SystemClock,
-    run_participant,
+    Clock, Definitions, LoopContext, LoopOptions, Participant, ReadThrough, Stats, SystemClock, run_participant,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -272,11 +271,16 @@ impl Core {
             }
             let stores = orchestrator::Stores { sagas: store, dead_letters: letters, audit };
             let built = orchestrator::build(&self.config.orchestrator, context.clone(), stores, definitions);
-            self.drive(built.orchestrator);
+            let run = built.orchestrator.run();
+            self.watch("orchestrator".to_owned(), async move { run.await.map_err(|error| error.to_string()) });
             parts.admin = Some(built.admin);
         }
         for participant in parts.participants.iter().cloned() {
-            self.loops.spawn(run_participant(context.clone(), participant));
+            let (group, run) = (participant.group().to_owned(), run_participant(context.clone(), participant));
+            self.watch(format!("participant {group}"), async move {
+                run.await;
+                Ok(())
+            });
         }
         match backends.in_process() {
             Some(bus) => subscribed(bus, &parts.participants).await,
@@ -306,21 +310,21 @@ impl Core {
         Ok(())
     }
 
-    /// Runs the orchestrator; should it end by itself, so does the shop.
-    fn drive(&self, orchestrator: OrchestratorGroup) {
+    /// Runs a loop; should it end by itself, so does the shop.
+    fn watch(&self, what: String, work: impl Future<Output = Result<(), String>> + Send + 'static) {
         let (failed, stop, health) = (self.failed.clone(), self.stop.clone(), self.health.clone());
         self.loops.spawn(async move {
-            let ended = std::panic::AssertUnwindSafe(orchestrator.run()).catch_unwind().await;
+            let ended = std::panic::AssertUnwindSafe(work).catch_unwind().await;
             if stop.is_cancelled() {
                 return;
             }
             let why = match ended {
                 Ok(Ok(())) => "it ended".to_owned(),
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => error,
                 Err(_) => "it panicked".to_owned(),
             };
-            tracing::error!(why, "the orchestrator has ended by itself: the shop stops");
-            health.set("orchestrator", Err(why));
+            tracing::error!(why, "{what} has ended by itself: the shop stops");
+            health.set(&what, Err(why));
             failed.cancel();
         });
     }

@@ -16,6 +16,7 @@ mod city;
 #[path = "../e2e/conformance.rs"]
 mod conformance;
 mod crashes;
+mod databases;
 #[path = "../e2e/documents.rs"]
 mod documents;
 mod faults;
@@ -23,6 +24,7 @@ mod home;
 #[path = "../e2e/internal.rs"]
 mod internal;
 mod messages;
+mod network;
 #[path = "../e2e/purchases.rs"]
 mod purchases;
 #[path = "../e2e/regressions.rs"]
