@@ -2,11 +2,15 @@
 //!
 //! Parsing only: nothing here opens a file or a socket.
 
+mod failures;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use failures::{FailuresArgs, FailuresCommand, StepRule};
 
 use crate::up::roles::ServiceRole;
 
@@ -97,6 +101,9 @@ pub enum Command {
     Check(CheckArgs),
     /// Put a running shop under load, measure, and check the books afterwards
     Load(LoadArgs),
+    /// Make things go wrong on purpose, where the configuration enables it: docs/failures.md
+    #[command(subcommand)]
+    Failures(FailuresCommand),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -6,6 +6,7 @@ mod admin;
 mod check;
 mod configuration;
 mod dlq;
+mod failures;
 mod load;
 mod migrate;
 pub mod output;
@@ -103,6 +104,7 @@ async fn run(command: Command, config: Config, output: &Output) -> anyhow::Resul
         Command::Sagas(command) => sagas::run(command, &place, output).await?,
         Command::Dlq(command) => dlq::run(command, &place, output).await?,
         Command::Topics(remote) => topics::run(&remote, &place, output).await?,
+        Command::Failures(command) => failures::run(command, &place, output).await?,
         Command::Admin(command) => admin::run(command, &config, &place, output).await?,
         Command::Check(args) => return check::run(&args, &config, output).await,
         Command::Migrate => migrate::run(&config, output).await?,

@@ -11,6 +11,7 @@ mod admin;
 pub(crate) mod backends;
 mod catalogue;
 pub mod documents;
+mod failures;
 pub mod folder;
 mod late;
 mod listeners;

@@ -9,6 +9,7 @@ mod configuration;
 mod conformance;
 mod crash;
 mod documents;
+mod failures;
 mod home;
 mod internal;
 mod operators;

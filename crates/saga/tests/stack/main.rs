@@ -18,6 +18,7 @@ mod conformance;
 mod crashes;
 #[path = "../e2e/documents.rs"]
 mod documents;
+mod failures;
 mod faults;
 mod home;
 #[path = "../e2e/internal.rs"]
