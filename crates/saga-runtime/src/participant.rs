@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Bus, Delivery, Message};
 use crate::clock::Clock;
 use crate::crash;
-use crate::delivery::{LoopOptions, dead_letter, pause, publish, subscribe};
+use crate::delivery::{LoopOptions, dead_letter, log_dead_letter, pause, publish, subscribe};
 use crate::stats::Stats;
 use crate::store::StoreError;
 use crate::trace::Tracer;
@@ -122,7 +122,7 @@ async fn unit(
     let mut commands = Vec::with_capacity(deliveries.len());
     let mut answers = Vec::with_capacity(deliveries.len());
     let mut bury = |delivery: &Delivery, poison: &Poison| {
-        tracing::warn!(%poison, position = ?delivery.position, "dead letter");
+        log_dead_letter(delivery, poison);
         context.stats.poisoned.inc();
         answers.push(dead_letter(delivery, poison, context.clock.now()));
     };

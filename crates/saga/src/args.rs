@@ -99,6 +99,11 @@ pub enum Command {
     Topics(Remote),
     /// Check the books of every database against each other; exits with 3 if they do not balance
     Check(CheckArgs),
+    /// Copy the data folder as it is at one moment, also while a shop runs on it: docs/operations.md
+    Backup {
+        /// A new folder
+        dir: PathBuf,
+    },
     /// Put a running shop under load, measure, and check the books afterwards
     Load(LoadArgs),
     /// Make things go wrong on purpose, where the configuration enables it: docs/failures.md

@@ -3,6 +3,7 @@
 //! Exit codes: 0 it worked · 1 it did not · 2 the command line or the configuration is wrong · 3 the books do not balance.
 
 mod admin;
+mod backup;
 mod check;
 mod configuration;
 mod dlq;
@@ -107,6 +108,7 @@ async fn run(command: Command, config: Config, output: &Output) -> anyhow::Resul
         Command::Failures(command) => failures::run(command, &place, output).await?,
         Command::Admin(command) => admin::run(command, &config, &place, output).await?,
         Command::Check(args) => return check::run(&args, &config, output).await,
+        Command::Backup { dir } => backup::run(&dir, &config, output).await?,
         Command::Migrate => migrate::run(&config, output).await?,
         Command::Load(args) => return load::run(args, &place, output).await,
         Command::Healthcheck(remote) => return healthcheck(&remote, &place, output).await,

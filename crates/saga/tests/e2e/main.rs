@@ -4,6 +4,7 @@
 
 mod abuse;
 mod asyncapi;
+mod backup;
 mod binary;
 mod configuration;
 mod conformance;
@@ -12,6 +13,7 @@ mod documents;
 mod failures;
 mod home;
 mod internal;
+mod logs;
 mod operators;
 mod purchases;
 mod readme;
