@@ -99,6 +99,8 @@ pub enum Command {
     Topics(Remote),
     /// Check the books of every database against each other; exits with 3 if they do not balance
     Check(CheckArgs),
+    /// Say what is wrong with an installation and how to mend it; exits with 1 if something does not work
+    Doctor(Remote),
     /// Copy the data folder as it is at one moment, also while a shop runs on it: docs/operations.md
     Backup {
         /// A new folder

@@ -6,6 +6,7 @@ pub mod args;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod load;
 mod log;
 pub mod remote;

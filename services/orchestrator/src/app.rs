@@ -124,10 +124,6 @@ impl Sagas {
         reason: String,
         version: Option<u64>,
     ) -> Result<SagaRow, OperateError> {
-<<<<<<< HEAD
-=======
-        tracing::info!(%key, saga_id = key.id, ?verb, actor, reason, "operator");
->>>>>>> 2c4e324 (A log that nobody waits for, with traces and without secrets; saga backup: all files as they were at one moment)
         self.handle.operate(key, Input::Operator { verb, actor, reason, version }).await
     }
 

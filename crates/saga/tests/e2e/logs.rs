@@ -115,7 +115,7 @@ async fn a15_the_log_holds_traces_and_no_secrets_in_either_format() {
         process.signal("TERM");
         assert_eq!(ends(&mut process).await, 0);
         let log = std::fs::read_to_string(path).unwrap();
-        assert!(log.lines().count() > 50, "it said something: {log}");
+        assert!(log.lines().count() > 20, "it said something: {log}");
         assert!(log.contains(TRACE), "{format}: the caller's trace is in the log");
         assert!(log.contains("stopping"), "{format}: to the last line");
         for secret in secrets {
@@ -141,7 +141,7 @@ fn all_is_json(log: &str) {
     // Lines of a request say which.
     let answered: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let answered: Vec<&Value> = answered.iter().filter(|line| line["message"] == "answered").collect();
-    assert!(answered.len() > 20, "{}", answered.len());
+    assert!(answered.len() > 15, "{}", answered.len());
     for line in answered {
         assert_eq!(line["span"]["trace_id"].as_str().map(str::len), Some(32), "{line}");
     }

@@ -9,6 +9,7 @@ mod binary;
 mod configuration;
 mod conformance;
 mod crash;
+mod doctor;
 mod documents;
 mod failures;
 mod home;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::city::TOKEN;
 use crate::town::{Person, created, eventually, product};
-use crate::traffic::{balanced, city};
+use crate::traffic::{Load, MIX, accepted, balanced, city};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_participant_keeps_its_partitions_and_goes_on_where_it_was() {
@@ -39,4 +39,33 @@ async fn a_stopped_participant_keeps_its_partitions_and_goes_on_where_it_was() {
     let log = city.log(ServiceRole::Order, 0);
     assert!(!log.contains("revoked"), "the group did not take the partitions away: {log}");
     balanced(&city).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn six_databases_of_one_moment_go_on_without_their_topics() {
+    let mut city = city(1, |_| {}).await;
+    let load = Load::start(&city, &["--clients", "8", "--count", "100000", "--mix", MIX]);
+    accepted(&city, 400).await;
+    city.kill_all();
+    load.stop();
+    let unfinished = city.sql("orchestrator", "select count(*) from saga where open");
+    assert_ne!(unfinished, "0", "something was on its way");
+
+    // The backup: nobody writes, so it is one moment of all six. What is on the topics is not a part of it.
+    let shop = city.config.bus.prefix.trim_end_matches('-').to_owned();
+    for role in saga::up::roles::ALL {
+        let copy = format!("create database restored_{shop}_{role} template {shop}_{role} owner \"{role}\"");
+        crate::servers::Servers::shared().sql("postgres", &copy);
+    }
+    let shop = format!("restored_{shop}");
+    city.config.stores.url = crate::servers::Servers::shared().store(&shop);
+    city.config.bus.prefix = format!("{shop}-");
+    city.write_settings();
+    assert!(city.saga().arg("migrate").stdout(std::process::Stdio::null()).status().unwrap().success());
+    for role in saga::up::roles::ALL {
+        city.start(role, 0);
+    }
+    city.ready().await;
+    let report = balanced(&city).await;
+    assert!(report["completed"].as_u64() > Some(100) && report["compensated"].as_u64() > Some(10), "{report}");
 }

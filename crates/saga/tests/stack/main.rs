@@ -16,6 +16,7 @@ mod city;
 #[path = "../e2e/conformance.rs"]
 mod conformance;
 mod crashes;
+mod doctor;
 #[path = "../e2e/documents.rs"]
 mod documents;
 mod failures;
