@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Bus, BusError, Delivery, Message, Position};
 use crate::clock::Clock;
 use crate::stats::Stats;
+use crate::trace;
 use crate::wire::Poison;
 
 /// How a loop behaves.
@@ -109,6 +110,13 @@ pub(crate) async fn publish_unless(
             }
         }
     }
+}
+
+/// Says that a record is given up, and which saga and trace it belongs to.
+pub fn log_dead_letter(delivery: &Delivery, poison: &Poison) {
+    let message = &delivery.message;
+    let (saga_id, trace_id) = (message.header("saga_id"), trace::id_in(message.header(trace::TRACEPARENT)));
+    tracing::warn!(%poison, position = ?delivery.position, saga_id, trace_id, "dead letter");
 }
 
 /// Waits a little longer each time. `false`: stopped.

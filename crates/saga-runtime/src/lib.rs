@@ -12,6 +12,7 @@ pub mod clock;
 pub mod crash;
 pub mod dead_letters;
 pub mod delivery;
+pub mod failures;
 pub mod orchestrator;
 pub mod pace;
 pub mod participant;

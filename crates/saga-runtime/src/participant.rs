@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Bus, Delivery, Message};
 use crate::clock::Clock;
 use crate::crash;
-use crate::delivery::{LoopOptions, Published, dead_letter, pause, publish_unless, subscribe};
+use crate::delivery::{LoopOptions, Published, dead_letter, log_dead_letter, pause, publish_unless, subscribe};
 use crate::pace::Pace;
 use crate::stats::Stats;
 use crate::store::StoreError;
@@ -130,7 +130,7 @@ struct Answers {
 
 impl Answers {
     fn bury(&mut self, context: &LoopContext, delivery: &Delivery, poison: &Poison) {
-        tracing::warn!(%poison, position = ?delivery.position, "dead letter");
+        log_dead_letter(delivery, poison);
         context.stats.poisoned.inc();
         self.messages.insert(self.letters, dead_letter(delivery, poison, context.clock.now()));
         self.letters += 1;

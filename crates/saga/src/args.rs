@@ -2,11 +2,15 @@
 //!
 //! Parsing only: nothing here opens a file or a socket.
 
+mod failures;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use failures::{FailuresArgs, FailuresCommand, StepRule};
 
 use crate::up::roles::ServiceRole;
 
@@ -95,8 +99,18 @@ pub enum Command {
     Topics(Remote),
     /// Check the books of every database against each other; exits with 3 if they do not balance
     Check(CheckArgs),
+    /// Say what is wrong with an installation and how to mend it; exits with 1 if something does not work
+    Doctor(Remote),
+    /// Copy the data folder as it is at one moment, also while a shop runs on it: docs/operations.md
+    Backup {
+        /// A new folder
+        dir: PathBuf,
+    },
     /// Put a running shop under load, measure, and check the books afterwards
     Load(LoadArgs),
+    /// Make things go wrong on purpose, where the configuration enables it: docs/failures.md
+    #[command(subcommand)]
+    Failures(FailuresCommand),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -3,9 +3,12 @@
 //! Exit codes: 0 it worked · 1 it did not · 2 the command line or the configuration is wrong · 3 the books do not balance.
 
 mod admin;
+mod backup;
 mod check;
 mod configuration;
 mod dlq;
+mod doctor;
+mod failures;
 mod load;
 mod migrate;
 pub mod output;
@@ -39,6 +42,8 @@ pub(crate) enum Verdict {
     Fine,
     /// The shop is not ready.
     NotReady,
+    /// Something is wrong with the installation.
+    Ill,
     /// Something is wrong in the books.
     Unbalanced,
 }
@@ -49,7 +54,7 @@ pub fn main() -> ExitCode {
     let output = Output::new(cli.common.json);
     match dispatch(cli, &output) {
         Ok(Verdict::Fine) => ExitCode::SUCCESS,
-        Ok(Verdict::NotReady) => ExitCode::from(FAILURE),
+        Ok(Verdict::NotReady | Verdict::Ill) => ExitCode::from(FAILURE),
         Ok(Verdict::Unbalanced) => ExitCode::from(UNBALANCED),
         Err(error) => {
             output.note(&format!("saga: {error:#}"));
@@ -85,6 +90,9 @@ fn dispatch(cli: Cli, output: &Output) -> anyhow::Result<Verdict> {
     if let Some(Command::Config(command)) = command {
         return configuration::run(&command, &common, &up, output).map(|()| Verdict::Fine);
     }
+    if let Some(Command::Doctor(remote)) = command {
+        return client_runtime()?.block_on(doctor::run(&common, &up, &remote, output));
+    }
     let config = Config::load(&common, &up)?;
     match command {
         None => crate::up::run(config, roles, output).map(|()| Verdict::Fine),
@@ -103,13 +111,19 @@ async fn run(command: Command, config: Config, output: &Output) -> anyhow::Resul
         Command::Sagas(command) => sagas::run(command, &place, output).await?,
         Command::Dlq(command) => dlq::run(command, &place, output).await?,
         Command::Topics(remote) => topics::run(&remote, &place, output).await?,
+        Command::Failures(command) => failures::run(command, &place, output).await?,
         Command::Admin(command) => admin::run(command, &config, &place, output).await?,
         Command::Check(args) => return check::run(&args, &config, output).await,
+        Command::Backup { dir } => backup::run(&dir, &config, output).await?,
         Command::Migrate => migrate::run(&config, output).await?,
         Command::Load(args) => return load::run(args, &place, output).await,
         Command::Healthcheck(remote) => return healthcheck(&remote, &place, output).await,
         // Dealt with before.
-        Command::Up(_) | Command::Serve { .. } | Command::Config(_) | Command::Completions { .. } => {}
+        Command::Up(_)
+        | Command::Serve { .. }
+        | Command::Config(_)
+        | Command::Doctor(_)
+        | Command::Completions { .. } => {}
     }
     Ok(Verdict::Fine)
 }

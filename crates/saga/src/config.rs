@@ -63,6 +63,16 @@ pub struct Config {
     pub purchase: purchase::Config,
     /// See [`orchestrator::Config`].
     pub orchestrator: orchestrator::Config,
+    /// Failures on purpose.
+    pub failures: Failures,
+}
+
+/// Failures on purpose, for teaching and for tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Failures {
+    /// Whether operators can make participants and the gateway fail.
+    pub enabled: bool,
 }
 
 /// What is logged, to standard error.
@@ -198,6 +208,7 @@ impl Default for Config {
             payment: payment::Config::default(),
             purchase: purchase::Config::default(),
             orchestrator: orchestrator::Config::default(),
+            failures: Failures::default(),
         }
     }
 }

@@ -362,6 +362,14 @@ impl Admin {
         self.ask(Method::POST, path, Bytes::from(body.to_string())).await
     }
 
+    /// `PUT`, as JSON.
+    ///
+    /// # Errors
+    /// When nobody answers, or the answer is a problem.
+    pub async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.ask(Method::PUT, path, Bytes::from(body.to_string())).await
+    }
+
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Value> {
         Connection::new(&self.endpoint).send(method, path, Some(&self.bearer), body).await?.json()
     }

@@ -14,7 +14,7 @@ use saga_runtime::{Clock, Participant, ReadThrough};
 use serde::{Deserialize, Serialize};
 
 pub use app::Payments;
-pub use gateway::{Gateway, Sandbox, SandboxConfig};
+pub use gateway::{FailingGateway, Gateway, GatewayFailures, GatewaySwitch, Sandbox, SandboxConfig};
 pub use store::postgres::{PG_SCHEMA, PgStore};
 pub use store::sqlite::{SCHEMA, SqliteStore};
 

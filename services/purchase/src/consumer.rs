@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use saga_core::protocol::ResultEvent;
-use saga_runtime::delivery::dead_letter;
+use saga_runtime::delivery::{dead_letter, log_dead_letter};
 use saga_runtime::pace::Pace;
 use saga_runtime::trace::Tracer;
 use saga_runtime::trace::units::{Handled, Took};
@@ -174,7 +174,7 @@ impl Consumer {
     }
 
     fn bury(&self, delivery: &Delivery, poison: &Poison) -> Message {
-        tracing::warn!(%poison, position = ?delivery.position, "dead letter");
+        log_dead_letter(delivery, poison);
         self.stats.poisoned.inc();
         dead_letter(delivery, poison, self.clock.now())
     }

@@ -12,10 +12,10 @@ use super::traced::{Traced, sent_by};
 use super::{GROUP, OperateError, Orchestrator, OrchestratorError, Request};
 use crate::bus::{Delivery, Message};
 use crate::crash;
-use crate::delivery::{dead_letter, pause, publish};
+use crate::delivery::{dead_letter, log_dead_letter, pause, publish};
 use crate::store::{CommitError, SagaRow, StoreError, Transition, Written};
-use crate::trace::TraceContext;
 use crate::trace::units::mark;
+use crate::trace::{TraceContext, id_in};
 use crate::wire::{self, Inbound, Poison};
 
 /// How often a unit is decided anew because a compare-and-set lost, before the rest is left to the next delivery.
@@ -125,7 +125,7 @@ impl Orchestrator {
     }
 
     fn bury(&self, delivery: &Delivery, poison: &Poison) -> Message {
-        tracing::warn!(%poison, position = ?delivery.position, "dead letter");
+        log_dead_letter(delivery, poison);
         self.context.stats.poisoned.inc();
         dead_letter(delivery, poison, self.context.clock.now())
     }
@@ -179,7 +179,7 @@ impl Orchestrator {
             match replay(key, history.iter().map(Vec::as_slice)) {
                 Ok(saga) => self.cache.put(saga),
                 Err(error) => {
-                    tracing::error!(%key, %error, "saga quarantined: its history does not replay; see `saga sagas show`");
+                    tracing::error!(%key, saga_id = key.id, %error, "saga quarantined: its history does not replay; see `saga sagas show`");
                     self.context.stats.quarantined.inc();
                 }
             }
@@ -296,7 +296,7 @@ impl Orchestrator {
                 self.timers.set(&item.key, saga.and_then(|saga| saga.wake_after(now)));
             }
             Rejection::Corrupt(error) => {
-                tracing::error!(key = %item.key, %error, "saga quarantined; see `saga sagas show`");
+                tracing::error!(key = %item.key, saga_id = item.key.id, %error, "saga quarantined; see `saga sagas show`");
                 stats.quarantined.inc();
             }
             Rejection::StaleVersion { .. }
@@ -413,7 +413,10 @@ impl Orchestrator {
                 Event::Completed { .. } | Event::Resolved { status: Status::Completed, .. } => stats.completed.inc(),
                 Event::Compensated { .. } | Event::Resolved { .. } => stats.compensated.inc(),
                 Event::StepStuck { step, op, detail, .. } => {
-                    tracing::error!(key = %decision.next.key, %step, %op, detail, "saga stuck: an operator is needed");
+                    let saga = &decision.next;
+                    let trace_id = id_in(saga.trace.as_ref().map(Name::as_str));
+                    let saga_id = saga.key.id;
+                    tracing::error!(key = %saga.key, saga_id, trace_id, %step, %op, detail, "saga stuck: an operator is needed");
                     stats.stuck.inc();
                 }
                 Event::StepRepeated { .. } => stats.repeated.inc(),

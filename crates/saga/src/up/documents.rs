@@ -117,6 +117,7 @@ pub fn admin() -> anyhow::Result<Value> {
         { "name": "messages", "description": "What waits for whom; where the orchestrator runs." },
         { "name": "books", "description": "Whether everything adds up; where the orchestrator runs." },
         { "name": "audit", "description": "Who did what; where the orchestrator runs, and of accounts where the account service does." },
+        { "name": "failures", "description": "What goes wrong on purpose; where participants run." },
         { "name": "accounts", "description": "Who has rights; where the account service runs." },
     ]);
     let token = "The token of the run file, or an access token of an account with the role that is named.";

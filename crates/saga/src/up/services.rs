@@ -27,6 +27,7 @@ use super::admin::{self, Accounts, AdminState};
 use super::backends::{Backends, Messages, Open, Sagas};
 use super::catalogue::{Catalogue, InProcess};
 use super::documents;
+use super::failures::Board;
 use super::folder::Folder;
 use super::peers::{Keys, RemoteCatalogue};
 use super::places::{self, Place};
@@ -95,6 +96,7 @@ struct Parts {
     accounts: Option<account::Accounts>,
     products: Option<product::Products>,
     admin: Option<Router>,
+    board: Option<Board>,
 }
 
 impl Services {
@@ -120,7 +122,8 @@ impl Services {
             clock,
             letters,
         };
-        let mut parts = Parts::default();
+        let board = Board::new(config.failures.enabled, &core.health);
+        let mut parts = Parts { board: Some(board.clone()), ..Parts::default() };
         core.account(&mut backends, &shared, &mut parts).await?;
         core.product(&mut backends, &shared, &mut parts).await?;
         if core.has(ServiceRole::Order) {
@@ -135,7 +138,8 @@ impl Services {
             parts.participants.push(order.participant);
         }
         if core.has(ServiceRole::Payment) {
-            let gateway = Arc::new(payment::Sandbox::new(config.payment.sandbox.clone(), Arc::clone(&shared.clock)));
+            let gateway = payment::Sandbox::new(config.payment.sandbox.clone(), Arc::clone(&shared.clock));
+            let gateway = board.gateway(Arc::new(gateway), &shared.clock);
             let payment = payment::build(
                 backends.payment().await?,
                 gateway,
@@ -164,6 +168,7 @@ impl Services {
             audit: backends.audit(),
             clock: Arc::clone(&shared.clock),
             checking: Arc::default(),
+            board: parts.board.take().filter(Board::has_choices),
         };
         let admin = admin::router(parts.admin, state).merge(documents::router(&documents::admin()?));
         let [public, internal] =
@@ -274,6 +279,10 @@ impl Core {
             let run = built.orchestrator.run();
             self.watch("orchestrator".to_owned(), async move { run.await.map_err(|error| error.to_string()) });
             parts.admin = Some(built.admin);
+        }
+        if let Some(board) = &mut parts.board {
+            let participants = std::mem::take(&mut parts.participants);
+            parts.participants = board.participants(participants, &self.definitions, &self.stop);
         }
         for participant in parts.participants.iter().cloned() {
             let (group, run) = (participant.group().to_owned(), run_participant(context.clone(), participant));

@@ -4,14 +4,18 @@
 
 mod abuse;
 mod asyncapi;
+mod backup;
 mod binary;
 mod configuration;
 mod conformance;
 mod crash;
+mod doctor;
 mod documents;
+mod failures;
 mod home;
 mod internal;
 mod limits;
+mod logs;
 mod operators;
 mod purchases;
 mod readme;

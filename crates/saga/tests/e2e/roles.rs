@@ -92,8 +92,10 @@ fn admin() -> Vec<(Method, &'static str, Value, Answers)> {
         (post.clone(), "/admin/dlq/{topic}/purge", why(), OPERATORS),
         (get.clone(), "/admin/topics", Value::Null, VIEWERS),
         (get.clone(), "/admin/definitions", Value::Null, VIEWERS),
-        (get, "/admin/stats", Value::Null, VIEWERS),
+        (get.clone(), "/admin/stats", Value::Null, VIEWERS),
         (post.clone(), "/admin/check", json!({}), VIEWERS),
+        (get, "/admin/failures", Value::Null, VIEWERS),
+        (Method::PUT, "/admin/failures", json!({}), [401, 403, 403, 403, 409, 409]),
         (post, "/admin/accounts", json!({}), [401, 403, 403, 403, 403, 422]),
     ]
 }

@@ -17,8 +17,10 @@ mod city;
 mod conformance;
 mod crashes;
 mod databases;
+mod doctor;
 #[path = "../e2e/documents.rs"]
 mod documents;
+mod failures;
 mod faults;
 mod home;
 #[path = "../e2e/internal.rs"]
