@@ -69,7 +69,10 @@ pub(crate) async fn publish(
     let mut failures = 0;
     loop {
         match bus.publish(messages.clone()).await {
-            Ok(()) => return true,
+            Ok(()) => {
+                stats.published.add(messages.len() as u64);
+                return true;
+            }
             Err(BusError::Closed) => return false,
             Err(error) => {
                 tracing::warn!(%error, count = messages.len(), "publishing failed; trying again");

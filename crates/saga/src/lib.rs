@@ -7,6 +7,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod load;
+mod metrics;
 pub mod remote;
 pub mod sse;
 pub mod telemetry;

@@ -20,6 +20,7 @@ pub mod results;
 pub mod store;
 
 mod consumer;
+mod metrics;
 mod stats;
 mod sweeper;
 
