@@ -75,8 +75,16 @@ impl Telemetry {
         tracing::info!(endpoint = settings.endpoint, protocol = ?settings.protocol, "traces are exported");
         let tracer = Tracer::new(Arc::new(Queue { queue, counts: Arc::clone(&counts) }), settings.sampler, seed()?);
         let encoder = Encoder::new(&settings, config);
-        let sender =
-            Sender { spans, counts: Arc::clone(&counts), transport, encoder, settings, stop: stop.clone(), clock: SystemClock, silent: false };
+        let sender = Sender {
+            spans,
+            counts: Arc::clone(&counts),
+            transport,
+            encoder,
+            settings,
+            stop: stop.clone(),
+            clock: SystemClock,
+            silent: false,
+        };
         sending.spawn(sender.run());
         sending.close();
         Ok(Self { tracer, spans: counts, stop, sending })

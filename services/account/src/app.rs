@@ -114,7 +114,8 @@ impl Accounts {
     /// `conflict`, `rate_limited`, `overloaded`.
     pub async fn register(&self, new: Registration, from: Option<IpAddr>) -> Result<TokenPair, Problem> {
         let address = address_key(from);
-        self.check(&[(&address, self.config.failures_per_address)]).inspect_err(|_| self.stats.register_limited.inc())?;
+        self.check(&[(&address, self.config.failures_per_address)])
+            .inspect_err(|_| self.stats.register_limited.inc())?;
         let password = self.passwords.hash(new.password).await?;
         let customer_id = self.ids.next();
         let email = normalize_email(&new.personal.email);

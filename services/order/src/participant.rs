@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use contracts::topics;
-use saga_core::{Name, Op};
 use saga_core::protocol::{Command, Reply};
+use saga_core::{Name, Op};
 use saga_runtime::{Clock, Participant, StoreError};
 
 use crate::stats::Stats;

@@ -191,7 +191,11 @@ impl Products {
     /// # Errors
     /// `not_found`.
     pub async fn product(&self, id: u64) -> Result<Arc<Product>, Problem> {
-        let found = if self.stats.filtered(self.filter.may_contain(id).await) { self.store.products(vec![id]).await? } else { Vec::new() };
+        let found = if self.stats.filtered(self.filter.may_contain(id).await) {
+            self.store.products(vec![id]).await?
+        } else {
+            Vec::new()
+        };
         let product = found.into_iter().next().ok_or_else(|| refused(Refused::NotFound))?;
         Ok(self.remember(product, self.clock.now(), self.config.cache_ms))
     }

@@ -21,7 +21,8 @@ impl Source for Purchases {
             ("parked", admission.parked()),
         ];
         for (state, count) in slots {
-            let help = "Purchases let in by this process: slots that are free, taken, or given up by those that do not move.";
+            let help =
+                "Purchases let in by this process: slots that are free, taken, or given up by those that do not move.";
             page.gauge_of("admission_slots", help, &[("state", state)], count);
         }
         page.gauge_of("streams_open", "Event streams that are open.", &[], live.streams());
@@ -36,7 +37,8 @@ fn counted(stats: &Stats, page: &mut Page) {
     let busy = refused.get().saturating_sub(backlog.get());
     let refusals = [("busy", busy), ("backlog", backlog.get()), ("streams", streams_refused.get())];
     for (reason, count) in refusals {
-        let help = "Requests that were told to come back: no slot, too many purchases that do not end, too many streams.";
+        let help =
+            "Requests that were told to come back: no slot, too many purchases that do not end, too many streams.";
         page.counter("admission_refused", help, &[("reason", reason)], count);
     }
     let ended = [("completed", &stats.completed), ("compensated", &stats.compensated)];

@@ -88,7 +88,8 @@ fn servers(cluster: &Cluster, page: &mut Page) {
     let stats = cluster.stats();
     let failed = [("error", &stats.failures), ("timeout", &stats.timeouts), ("refused", &stats.refused)];
     for (kind, counter) in failed {
-        let help = "Questions to the cache's servers that they did not answer: errors, no answer in time, not sent at all.";
+        let help =
+            "Questions to the cache's servers that they did not answer: errors, no answer in time, not sent at all.";
         page.counter("cache_server_failures", help, &[("kind", kind)], read(counter));
     }
     let help = "Connections to the cache's servers that were made after the first.";

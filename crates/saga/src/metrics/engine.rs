@@ -70,7 +70,12 @@ fn orchestrator(stats: &Stats, page: &mut Page) {
     }
     page.counter("transitions", "Decisions that were committed.", &[], stats.transitions.get());
     page.counter("commits", "Commits of decisions: transitions per commit is the batch.", &[], stats.commits.get());
-    page.counter("commands_recovered", "Commands sent again because a saga was taken over.", &[], stats.recovered.get());
+    page.counter(
+        "commands_recovered",
+        "Commands sent again because a saga was taken over.",
+        &[],
+        stats.recovered.get(),
+    );
     let ignored = [
         ("late_reply", &stats.late_replies),
         ("duplicate_start", &stats.duplicate_starts),
@@ -80,7 +85,7 @@ fn orchestrator(stats: &Stats, page: &mut Page) {
     page.counter("write_conflicts", "Compare-and-set that lost.", &[], stats.conflicts.get());
     let help = "Commits that were refused because another owner had taken the partition over.";
     page.counter("fenced_writes", help, &[], stats.fenced.get());
-    page.counter("sagas_quarantined", "Sagas whose rows make no sense.", &[], stats.quarantined.get());
+    page.counter("quarantined", "Sagas whose rows make no sense.", &[], stats.quarantined.get());
     let participants: u64 = stats.groups.all().iter().map(|group| group.poisoned.get()).sum();
     buried("orchestrator", stats.poisoned.get().saturating_sub(participants), page);
     let help = "How late the earliest timer was that the orchestrator woke up for.";
@@ -89,12 +94,12 @@ fn orchestrator(stats: &Stats, page: &mut Page) {
 
 fn sagas(of: &OfDefinition, page: &mut Page) {
     let definition = ("definition", of.name.as_str());
-    page.counter("sagas_started", "Sagas that began.", &[definition], of.started.get());
+    page.counter("started", "Sagas that began.", &[definition], of.started.get());
     for (outcome, ended) in [("completed", &of.completed), ("compensated", &of.compensated)] {
         let labels = [definition, ("outcome", outcome)];
-        page.counter("sagas_ended", "Sagas that ended, by outcome.", &labels, ended.count.get());
+        page.counter("ended", "Sagas that ended, by outcome.", &labels, ended.count.get());
         let help = "From a saga's start to its end.";
-        page.histogram("saga_duration_seconds", help, &labels, &ended.took.snapshot(), SECONDS);
+        page.histogram("duration_seconds", help, &labels, &ended.took.snapshot(), SECONDS);
     }
     page.counter("compensations", "Compensations that began.", &[definition], of.compensations.get());
 }

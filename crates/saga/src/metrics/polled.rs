@@ -108,13 +108,13 @@ impl Polled {
                 let count = of(status).map_or(0, |count| count.count);
                 stuck += if status.is_stuck() { count } else { 0 };
                 let labels = [("definition", name.as_str()), ("status", status.as_str())];
-                page.gauge("sagas_in_flight", "Sagas that have not ended, by state.", &labels, float(count));
+                page.gauge("in_flight", "Sagas that have not ended, by state.", &labels, float(count));
                 let age = of(status).map_or(0, |count| now.saturating_sub(count.oldest_at));
                 let help = "Since when the oldest saga in this state has been running.";
                 page.gauge("oldest_in_flight_seconds", help, &labels, float(age) / 1_000.0);
             }
             let help = "Sagas that wait for a human, whichever way they got there.";
-            page.gauge("sagas_stuck", help, &[("definition", name.as_str())], float(stuck));
+            page.gauge("stuck", help, &[("definition", name.as_str())], float(stuck));
         }
     }
 

@@ -228,8 +228,7 @@ impl Core {
         metrics.add(Arc::new(Engine { stats, drives: self.has(ServiceRole::Orchestrator) }));
         metrics.add(Arc::new(shared.verifier.clone()));
         metrics.add(Arc::new(backends.datastores()));
-        let requests =
-            ["public", "internal", "admin"].map(|name| HttpMetrics::new(name, Arc::clone(&shared.clock)));
+        let requests = ["public", "internal", "admin"].map(|name| HttpMetrics::new(name, Arc::clone(&shared.clock)));
         for listener in &requests {
             metrics.add(Arc::new(listener.clone()));
         }
@@ -308,7 +307,13 @@ impl Core {
             let Sagas { store, letters, sink, audit } = backends.orchestrator(shared.letters.clone()).await?;
             let definitions = Arc::clone(&self.definitions);
             let (bus, clock) = (Arc::clone(&context.bus), Arc::clone(&context.clock));
-            parts.metrics.poll(Polled::new(Arc::clone(&store), Arc::clone(&letters), bus, Arc::clone(&definitions), clock));
+            parts.metrics.poll(Polled::new(
+                Arc::clone(&store),
+                Arc::clone(&letters),
+                bus,
+                Arc::clone(&definitions),
+                clock,
+            ));
             if let Some(sink) = sink {
                 let topics = definitions.all().iter().flat_map(|definition| definition.topics()).collect();
                 self.loops.spawn(dead_letters::collect(context.clone(), sink, topics));

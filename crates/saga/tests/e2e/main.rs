@@ -11,6 +11,7 @@ mod crash;
 mod documents;
 mod home;
 mod internal;
+mod metrics;
 mod operators;
 mod purchases;
 mod readme;

@@ -23,6 +23,7 @@ mod home;
 #[path = "../e2e/internal.rs"]
 mod internal;
 mod messages;
+mod metrics;
 #[path = "../e2e/purchases.rs"]
 mod purchases;
 #[path = "../e2e/regressions.rs"]
@@ -31,6 +32,8 @@ mod regressions;
 mod roles;
 #[path = "../e2e/schemathesis.rs"]
 mod schemathesis;
+#[path = "../e2e/metrics/page.rs"]
+mod scrapes;
 mod servers;
 #[path = "../e2e/town.rs"]
 mod town;
