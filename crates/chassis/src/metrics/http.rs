@@ -160,3 +160,28 @@ impl Source for HttpMetrics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use saga_runtime::SystemClock;
+
+    use super::*;
+
+    #[test]
+    fn o05_routes_have_a_bound() {
+        let metrics = HttpMetrics::new("public", Arc::new(SystemClock));
+        for number in 0..10_000 {
+            let route = metrics.route(&format!("/made/up/{number}"));
+            let of = &route.0[0];
+            of.took.observe(1);
+            of.statuses[1].inc();
+        }
+        let mut page = Page::default();
+        metrics.collect(&mut page);
+        let text = page.render();
+        let routes: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("saga_http_request_duration_seconds_count{")).collect();
+        assert_eq!(routes.len(), 201, "two hundred, and one for all others");
+        assert!(routes.iter().any(|line| line.contains(r#"route="other""#) && line.ends_with(" 9800")), "{routes:?}");
+    }
+}
