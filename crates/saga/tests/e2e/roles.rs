@@ -90,21 +90,13 @@ fn admin() -> Vec<(Method, &'static str, Value, Answers)> {
         (get.clone(), "/admin/dlq/{topic}/{id}", Value::Null, [401, 403, 403, 404, 404, 404]),
         (post.clone(), "/admin/dlq/{topic}/redrive", why(), OPERATORS),
         (post.clone(), "/admin/dlq/{topic}/purge", why(), OPERATORS),
-<<<<<<< HEAD
         (get.clone(), "/admin/topics", Value::Null, VIEWERS),
         (get.clone(), "/admin/definitions", Value::Null, VIEWERS),
-        (get, "/admin/stats", Value::Null, VIEWERS),
-        (post.clone(), "/admin/check", json!({}), VIEWERS),
-        (post, "/admin/accounts", json!({}), [401, 403, 403, 403, 403, 422]),
-=======
-        (get.clone(), "/admin/topics", Value::Null, OPERATORS),
-        (get.clone(), "/admin/definitions", Value::Null, OPERATORS),
-        (get.clone(), "/admin/stats", Value::Null, OPERATORS),
+        (get.clone(), "/admin/stats", Value::Null, VIEWERS),
         // A scraper has no account.
         (get, "/metrics", Value::Null, OPEN),
-        (post.clone(), "/admin/check", json!({}), OPERATORS),
-        (post, "/admin/accounts", json!({}), [401, 403, 403, 422, 422]),
->>>>>>> 8db544b (Dashboards, alerts with runbooks, and a compose profile that runs Prometheus, Grafana and Jaeger)
+        (post.clone(), "/admin/check", json!({}), VIEWERS),
+        (post, "/admin/accounts", json!({}), [401, 403, 403, 403, 403, 422]),
     ]
 }
 
