@@ -6,6 +6,7 @@ pub mod health;
 pub mod http;
 pub mod ids;
 pub mod json;
+pub mod metrics;
 pub mod money;
 pub mod openapi;
 pub mod paging;

@@ -96,7 +96,10 @@ pub(crate) async fn publish_unless(
     let mut failures = 0;
     loop {
         match bus.publish(messages.to_vec()).await {
-            Ok(()) => return Published::All,
+            Ok(()) => {
+                stats.published.add(messages.len() as u64);
+                return Published::All;
+            }
             Err(BusError::Closed) => return Published::Stopped,
             Err(BusError::UnknownTopic(topic)) if failures >= options.poison_after && hopeless(&topic) => {
                 return Published::Nowhere(topic);

@@ -29,6 +29,6 @@ pub use orchestrator::{
     Definitions, GroupHandle, OperateError, Orchestrator, OrchestratorGroup, OrchestratorHandle, OrchestratorOptions,
 };
 pub use participant::{LoopContext, Participant, run_participant};
-pub use read_through::{Loaded, ReadThrough};
+pub use read_through::{Loaded, ReadStats, ReadThrough};
 pub use stats::Stats;
 pub use store::StoreError;

@@ -251,7 +251,11 @@ impl Orchestrator {
             }
             failures = 0;
             pace.begin(&*clock);
-            let due = self.timers.due(clock.now(), options.batch);
+            let now = clock.now();
+            if let Some(late) = wake.and_then(|wake| now.checked_sub(wake)) {
+                self.context.stats.timer_lag.observe_millis(late);
+            }
+            let due = self.timers.due(now, options.batch);
             if !due.is_empty() {
                 crash::point(GROUP, "timer");
             }

@@ -173,9 +173,13 @@ async fn unit(
 ) -> Option<Answers> {
     let mut commands = Vec::with_capacity(deliveries.len());
     let mut answers = Answers::default();
+    let (group, now) = (context.stats.groups.of(participant.group()), context.clock.now());
     for delivery in deliveries {
         let poison = match wire::parse(&delivery.message) {
             Ok(Inbound::Command(command)) => {
+                if let Some(sent_at) = wire::sent_at(&delivery.message) {
+                    context.stats.sagas.taken_up(&command, sent_at, now);
+                }
                 commands.push((delivery, command));
                 continue;
             }
@@ -185,9 +189,13 @@ async fn unit(
             Ok(Inbound::Result { .. }) => Poison::Misplaced(wire::RESULT),
             Err(poison) => poison,
         };
+        group.poisoned.inc();
         answers.bury(context, &delivery, &poison);
     }
     let batch: Vec<Command> = commands.iter().map(|(_, command)| command.clone()).collect();
+    if !batch.is_empty() {
+        group.batch.observe(batch.len() as u64);
+    }
     let mut replies = Vec::with_capacity(batch.len());
     traced.begun(context);
     match attempt(context, participant, batch).await? {
@@ -246,10 +254,13 @@ async fn attempt(
         return Some(Ok(Vec::new()));
     }
     let mut failures = 0;
+    let group = context.stats.groups.of(participant.group());
     loop {
+        let begun = context.clock.nanos();
         let undoes = batch.iter().any(|command| command.op == Op::Undo);
         crash::point(participant.group(), if undoes { "undo.before_commit" } else { "do.before_commit" });
         let run = AssertUnwindSafe(participant.handle(batch.clone())).catch_unwind().await;
+        group.handling.observe_between(begun, context.clock.nanos());
         crash::point(participant.group(), if undoes { "undo.committed" } else { "do.committed" });
         match run {
             Ok(Ok(replies)) if replies.len() == batch.len() => return Some(Ok(replies)),
@@ -258,6 +269,7 @@ async fn attempt(
             Ok(Err(error @ (StoreError::Transient(_) | StoreError::Full(_)))) => {
                 tracing::warn!(%error, group = participant.group(), "a batch could not be written; trying again");
                 context.stats.retried_units.inc();
+                group.retried.inc();
                 if !pause(&*context.clock, &context.stop, context.options, &mut failures).await {
                     return None;
                 }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use saga_core::protocol::{Cancel, Command, Outcome, Refusal, Reply, ResultEvent, Start};
-use saga_core::{Json, Name, Op, SagaKey};
+use saga_core::{Json, Millis, Name, Op, SagaKey};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -232,6 +232,17 @@ pub fn command_message(topic: &Name, command: &Command) -> Message {
     build(topic, COMMAND, &command.saga, &subject, &headers, to_json(&data))
 }
 
+/// Says on a command when it was sent, in ms since the epoch: for measuring how long it waits. Nothing depends on it.
+pub fn sent(mut command: Message, now: Millis) -> Message {
+    command.headers.push((names::SENT_AT.clone(), Bytes::from(now.to_string())));
+    command
+}
+
+/// When a message was sent, if it says so.
+pub fn sent_at(message: &Message) -> Option<Millis> {
+    message.header("sent_at")?.parse().ok()
+}
+
 /// A record that carries a reply.
 pub fn reply_message(topic: &Name, reply: &Reply) -> Message {
     let attempt = reply.attempt.to_string();
@@ -406,5 +417,6 @@ mod names {
     names! {
         CE_SPECVERSION = "ce_specversion", CE_TYPE = "ce_type", CE_SOURCE = "ce_source", CE_ID = "ce_id",
         SAGA_ID = "saga_id", STEP = "step", OP = "op", ATTEMPT = "attempt", REPLY_TO = "reply_to",
+        SENT_AT = "sent_at",
     }
 }

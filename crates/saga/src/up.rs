@@ -115,6 +115,7 @@ impl Shop {
             health: health.clone(),
             token: blake3::hash(token.as_bytes()),
             tracer: telemetry.tracer(),
+            spans: telemetry.spans(),
         };
         let limits = HttpLimits { drain: Duration::from_secs(config.drain_s), ..HttpLimits::default() };
         health.set("shop", Err("it is starting".to_owned()));

@@ -21,6 +21,7 @@ pub mod results;
 pub mod store;
 
 mod consumer;
+mod metrics;
 mod stats;
 mod sweeper;
 

@@ -10,6 +10,7 @@ use axum::{Extension, Router};
 use chassis::auth::{self, Verifier};
 use chassis::health::Health;
 use chassis::ids::IdGen;
+use chassis::metrics::HttpMetrics;
 use chassis::problem::Problem;
 use futures_util::FutureExt as _;
 use saga_adapters::inproc::InProcBus;
@@ -33,6 +34,9 @@ use super::peers::{Keys, RemoteCatalogue};
 use super::places::{self, Place};
 use super::roles::ServiceRole;
 use crate::config::{Config, ConfigError};
+use crate::metrics::process::Process;
+use crate::metrics::{Engine, Metrics, Polled};
+use crate::telemetry::Spans;
 
 /// The loops subscribe within milliseconds; a machine that swaps needs longer.
 const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(30);
@@ -49,6 +53,7 @@ pub(super) struct Core {
     pub(super) health: Health,
     pub(super) token: blake3::Hash,
     pub(super) tracer: Tracer,
+    pub(super) spans: Arc<Spans>,
 }
 
 /// Everything that runs.
@@ -64,6 +69,8 @@ pub(super) struct Routers {
     pub(super) public: Router,
     pub(super) internal: Router,
     pub(super) admin: Router,
+    /// Of the three, in this order.
+    pub(super) requests: [HttpMetrics; 3],
 }
 
 /// The definition files in force; with them whatever else only shows when settings are seen together.
@@ -97,6 +104,7 @@ struct Parts {
     products: Option<product::Products>,
     admin: Option<Router>,
     board: Option<Board>,
+    metrics: Metrics,
 }
 
 impl Services {
@@ -107,7 +115,7 @@ impl Services {
         let mut backends = Backends::new(config, folder, core.health.clone());
         let Messages { bus, letters } = backends.messages(&core.definitions).await?;
         let options = LoopOptions { pace: places::pace(config)?, ..LoopOptions::default() };
-        let stats = Arc::new(Stats::default());
+        let stats = Arc::new(Stats::of(&core.definitions));
         let shared = Shared {
             ids: Arc::new(IdGen::new(config.node, Arc::clone(&clock))),
             verifier: Verifier::new(&config.account.issuer, &config.account.audience, Arc::clone(&clock)),
@@ -134,6 +142,7 @@ impl Services {
                 backends.read_through("order")?,
                 Arc::clone(&shared.clock),
             );
+            parts.metrics.add(order.stats);
             parts.api = parts.api.merge(order.router);
             parts.participants.push(order.participant);
         }
@@ -146,6 +155,7 @@ impl Services {
                 backends.read_through("payment")?,
                 Arc::clone(&shared.clock),
             );
+            parts.metrics.add(payment.stats);
             parts.api = parts.api.merge(payment.router);
             parts.participants.push(payment.participant);
         }
@@ -162,7 +172,7 @@ impl Services {
             parts.accounts.clone().map(|accounts| Arc::new(Registrar(accounts)) as Arc<dyn Accounts>);
         let state = AdminState {
             token: core.token,
-            verifier: shared.verifier,
+            verifier: shared.verifier.clone(),
             config: Arc::new(config.clone()),
             accounts,
             audit: backends.audit(),
@@ -170,12 +180,14 @@ impl Services {
             checking: Arc::default(),
             board: parts.board.take().filter(Board::has_choices),
         };
+        let requests = core.measure(&shared, &backends, &mut parts.metrics)?;
         let admin = admin::router(parts.admin, state).merge(documents::router(&documents::admin()?));
+        let admin = admin.merge(parts.metrics.router());
         let [public, internal] =
             [public, internal].map(|router| chassis::trace::traced(router, &core.tracer, &shared.clock));
-        let routers = Routers { public, internal, admin };
+        let routers = Routers { public, internal, admin, requests };
         let topics = core.definitions.all().iter().flat_map(|definition| definition.topics()).collect();
-        let open = backends.finish(shared.clock, topics, &core.loops, core.closing.clone());
+        let open = backends.finish(Arc::clone(&shared.clock), topics, &core.loops, core.closing.clone());
         Ok(Self { accounts: parts.accounts, routers: Some(routers), open })
     }
 
@@ -201,6 +213,32 @@ impl Services {
 }
 
 impl Core {
+    /// What is counted wherever a process is; the services have added their own.
+    fn measure(
+        &self,
+        shared: &Shared,
+        backends: &Backends<'_>,
+        metrics: &mut Metrics,
+    ) -> anyhow::Result<[HttpMetrics; 3]> {
+        let profile = if places::brokers(&self.config)?.is_some() { "stack" } else { "embedded" };
+        metrics.add(Arc::new(Process {
+            roles: self.roles.clone(),
+            profile,
+            started_at: shared.clock.now(),
+            health: self.health.clone(),
+            spans: Arc::clone(&self.spans),
+        }));
+        let stats = Arc::clone(&shared.context.stats);
+        metrics.add(Arc::new(Engine { stats, drives: self.has(ServiceRole::Orchestrator) }));
+        metrics.add(Arc::new(shared.verifier.clone()));
+        metrics.add(Arc::new(backends.datastores()));
+        let requests = ["public", "internal", "admin"].map(|name| HttpMetrics::new(name, Arc::clone(&shared.clock)));
+        for listener in &requests {
+            metrics.add(Arc::new(listener.clone()));
+        }
+        Ok(requests)
+    }
+
     fn has(&self, role: ServiceRole) -> bool {
         self.roles.contains(&role)
     }
@@ -232,6 +270,7 @@ impl Core {
         .await?;
         parts.api = std::mem::take(&mut parts.api).merge(account.router);
         parts.well_known = account.well_known;
+        parts.metrics.add(account.accounts.stats());
         parts.accounts = Some(account.accounts);
         Ok(())
     }
@@ -251,6 +290,7 @@ impl Core {
         }
         parts.api = std::mem::take(&mut parts.api).merge(product.router);
         parts.participants.push(product.participant);
+        parts.metrics.add(product.products.stats());
         parts.products = Some(product.products);
         Ok(())
     }
@@ -270,6 +310,14 @@ impl Core {
         if self.has(ServiceRole::Orchestrator) {
             let Sagas { store, letters, sink, audit } = backends.orchestrator(shared.letters.clone()).await?;
             let definitions = Arc::clone(&self.definitions);
+            let (bus, clock) = (Arc::clone(&context.bus), Arc::clone(&context.clock));
+            parts.metrics.poll(Polled::new(
+                Arc::clone(&store),
+                Arc::clone(&letters),
+                bus,
+                Arc::clone(&definitions),
+                clock,
+            ));
             if let Some(sink) = sink {
                 let topics = definitions.all().iter().flat_map(|definition| definition.topics()).collect();
                 self.loops.spawn(dead_letters::collect(context.clone(), sink, topics));
@@ -315,6 +363,7 @@ impl Core {
             replica: backends.in_process().is_none().then_some(self.config.node),
         };
         let purchase = purchase::build(&self.config.purchase, deps).await?;
+        parts.metrics.add(Arc::new(purchase.purchases));
         parts.api = std::mem::take(&mut parts.api).merge(purchase.router);
         Ok(())
     }

@@ -16,6 +16,7 @@ mod home;
 mod internal;
 mod limits;
 mod logs;
+mod metrics;
 mod operators;
 mod purchases;
 mod readme;
