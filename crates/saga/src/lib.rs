@@ -8,6 +8,5 @@ pub mod cli;
 pub mod config;
 pub mod load;
 pub mod remote;
-pub mod sse;
 pub mod telemetry;
 pub mod up;

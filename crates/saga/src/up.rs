@@ -14,6 +14,7 @@ pub mod documents;
 pub mod folder;
 mod late;
 mod listeners;
+mod pages;
 mod peers;
 pub(crate) mod places;
 pub mod roles;
