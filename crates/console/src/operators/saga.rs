@@ -230,7 +230,8 @@ async fn messages(
     let path = format!("/admin/sagas/{id}/messages?{}", query(definition));
     let told = match session.get(&*console.api, &path).await {
         Ok(told) => told,
-        Err(refusal) if refusal.status == axum::http::StatusCode::NOT_FOUND => return Ok(None),
+        // An orchestrator of an older version does not have them.
+        Err(refusal) if refusal.is_unknown() => return Ok(None),
         Err(refusal) => return Err(refusal),
     };
     let message = |told: &Value| {

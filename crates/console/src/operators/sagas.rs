@@ -195,7 +195,14 @@ pub(super) async fn counts(
     session: Session,
     Query(filters): Query<Filters>,
 ) -> Result<Response, Refusal> {
-    let counts: Counts = session.fetch(&*console.api, "/admin/sagas/counts").await?;
+    let counts = match session.fetch::<Counts>(&*console.api, "/admin/sagas/counts").await {
+        Ok(counts) => counts,
+        // An orchestrator of an older version does not count.
+        Err(refusal) if refusal.is_unknown() => {
+            return page::html(&CountsPart { tiles: Vec::new(), oldest: String::new() });
+        }
+        Err(refusal) => return Err(refusal),
+    };
     let of = |state: &str| {
         let counted = counts.items.iter().filter(|counted| counted.status == state);
         counted

@@ -5,8 +5,10 @@
 mod abuse;
 mod asyncapi;
 mod binary;
+mod browser;
 mod configuration;
 mod conformance;
+mod console;
 mod crash;
 mod documents;
 mod home;
