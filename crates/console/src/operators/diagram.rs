@@ -10,9 +10,9 @@
 use super::course::{Course, State, Step};
 use crate::words::Badge;
 
-const WIDTH: u32 = 168;
+const WIDTH: u32 = 212;
 const HEIGHT: u32 = 62;
-const GAP: u32 = 44;
+const GAP: u32 = 40;
 const ROW_GAP: u32 = 16;
 /// Left of everything: the names of the lanes.
 const LANE: u32 = 52;
@@ -20,7 +20,7 @@ const MARGIN: u32 = 6;
 /// Between the lanes.
 const BETWEEN: u32 = 34;
 /// Characters that fit into a box.
-const FITS: usize = 22;
+const FITS: usize = 25;
 
 /// The picture.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use super::course::{Course, Part, State};
 use crate::words::{self, Badge};
 
-const WIDTH: u32 = 900;
+const WIDTH: u32 = 1140;
 const LABEL: u32 = 210;
 const ROW: u32 = 26;
 const TOP: u32 = 26;
@@ -149,7 +149,7 @@ mod tests {
         let timeline = Timeline::of(&Course::of(&saga, Some(&definition)), 260);
         let labels: Vec<_> = timeline.rows.iter().map(|row| row.label.as_str()).collect();
         assert_eq!(labels, ["do stock", "do pay", "undo stock"]);
-        // 160 ms are 620 wide: what took 10 ms begins at the left, the repeat after 110 ms is marked.
+        // 160 ms are as wide as there is room: what took 10 ms begins at the left, the repeat after 110 ms is marked.
         let room = WIDTH - LABEL - RIGHT;
         assert_eq!((timeline.rows[0].x, timeline.rows[0].width), (LABEL, room * 10 / 160));
         assert_eq!(timeline.rows[1].again, [LABEL + room * 110 / 160]);

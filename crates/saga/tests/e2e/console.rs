@@ -80,15 +80,15 @@ fn text(answer: &Answer) -> String {
 }
 
 /// A shop with one of each role; the last is nobody's.
-async fn people(town: &Town) -> [(&'static str, Visitor); 3] {
+async fn people(town: &Town) -> [(&'static str, Visitor); 4] {
     town.customer("mary").await;
-    for (name, role) in [("oscar", "OPERATOR")] {
+    for (name, role) in [("oscar", "OPERATOR"), ("vera", "VIEWER")] {
         town.customer(name).await;
         let made = json!({ "email": format!("{name}@example.com"), "password": "a long password", "role": role });
         town.accounts_api().post("/admin/accounts", &made).await.unwrap();
     }
     let admin = town.home().admin();
-    ["mary", "oscar", "admin"].map(|name| (name, Visitor::at(&admin)))
+    ["mary", "vera", "oscar", "admin"].map(|name| (name, Visitor::at(&admin)))
 }
 
 #[tokio::test(flavor = "multi_thread")]
