@@ -11,6 +11,7 @@ pub mod money;
 pub mod openapi;
 pub mod paging;
 pub mod problem;
+pub mod sse;
 pub mod time;
 pub mod trace;
 

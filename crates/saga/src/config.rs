@@ -53,6 +53,8 @@ pub struct Config {
     pub cache: Cache,
     /// Where the other services are, if not in this process.
     pub peers: Peers,
+    /// The pages.
+    pub console: Console,
     /// See [`account::Config`].
     pub account: account::Config,
     /// See [`product::Config`].
@@ -185,6 +187,16 @@ pub struct Peers {
     pub product: Option<String>,
 }
 
+/// The pages of a process that does not run all services itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Console {
+    /// The shop's public address, `http://host:port`: the edge, or a process that runs all services.
+    pub shop_url: Option<String>,
+    /// The orchestrator's admin address, `http://host:port`.
+    pub admin_url: Option<String>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -203,6 +215,7 @@ impl Default for Config {
             bus: Bus::default(),
             cache: Cache::default(),
             peers: Peers::default(),
+            console: Console::default(),
             account: account::Config::default(),
             product: product::Config::default(),
             payment: payment::Config::default(),
@@ -361,7 +374,16 @@ mod tests {
                 }
             }
         }
-        let without_default = ["internal_listen", "admin_listen", "max_pages", "password", "account", "orchestrator"];
+        let without_default = [
+            "internal_listen",
+            "admin_listen",
+            "max_pages",
+            "password",
+            "account",
+            "orchestrator",
+            "shop_url",
+            "admin_url",
+        ];
         let mut found: Vec<String> = without_default.map(str::to_owned).into();
         keys(&all, &mut found);
         for key in found {

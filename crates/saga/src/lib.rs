@@ -11,6 +11,5 @@ pub mod load;
 mod log;
 mod metrics;
 pub mod remote;
-pub mod sse;
 pub mod telemetry;
 pub mod up;

@@ -15,6 +15,7 @@ mod failures;
 pub mod folder;
 mod late;
 mod listeners;
+mod pages;
 mod peers;
 pub(crate) mod places;
 pub mod roles;

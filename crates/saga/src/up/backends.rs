@@ -163,6 +163,7 @@ impl<'a> Backends<'a> {
             ServiceRole::Payment => drop(self.payment().await?),
             ServiceRole::Purchase => drop(self.purchase().await?),
             ServiceRole::Orchestrator => drop(self.orchestrator(None).await?),
+            ServiceRole::Console => {}
         }
         Ok(())
     }

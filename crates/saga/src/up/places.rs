@@ -31,6 +31,8 @@ pub(crate) fn of(config: &Config, role: ServiceRole) -> Result<Place, ConfigErro
         ServiceRole::Payment => &stores.payment,
         ServiceRole::Purchase => &stores.purchase,
         ServiceRole::Orchestrator => &stores.orchestrator,
+        // It has no rows: nobody asks.
+        ServiceRole::Console => &None,
     };
     let (key, url) = match own {
         Some(url) => (format!("stores.{role}"), url),
@@ -113,8 +115,12 @@ pub(crate) fn bus(config: &Config, brokers: &str, client: &str) -> kafka::Option
 /// # Errors
 /// When they do not.
 pub(crate) fn needs_folder(config: &Config, roles: &BTreeSet<ServiceRole>) -> Result<bool, ConfigError> {
+    let services = || roles.iter().filter(|role| role.is_service());
+    if services().count() == 0 {
+        return Ok(false);
+    }
     let in_process = brokers(config)?.is_none();
-    if in_process && roles.len() < ALL.len() {
+    if in_process && services().count() < ALL.len() {
         return Err(ConfigError::Value {
             key: "bus.url".to_owned(),
             detail: "some of the services run in other processes, so messages must go over Kafka: kafka://host:port"
@@ -122,6 +128,6 @@ pub(crate) fn needs_folder(config: &Config, roles: &BTreeSet<ServiceRole>) -> Re
         });
     }
     nodes(config)?;
-    let places = roles.iter().map(|role| of(config, *role)).collect::<Result<Vec<_>, _>>()?;
+    let places = services().map(|role| of(config, *role)).collect::<Result<Vec<_>, _>>()?;
     Ok(in_process || places.contains(&Place::File))
 }

@@ -30,6 +30,7 @@ use super::catalogue::{Catalogue, InProcess};
 use super::documents;
 use super::failures::Board;
 use super::folder::Folder;
+use super::pages;
 use super::peers::{Keys, RemoteCatalogue};
 use super::places::{self, Place};
 use super::roles::ServiceRole;
@@ -108,8 +109,20 @@ struct Parts {
 }
 
 impl Services {
+    /// The pages alone: no rows, no messages.
+    async fn pages(core: &Core) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let internal = internal(&core.config, None, None).await?;
+        let (public, admin) = pages::mount(core, &clock, Router::new(), Router::new())?;
+        let routers = Some(Routers { public, internal, admin });
+        Ok(Self { accounts: None, routers, open: Open::default() })
+    }
+
     /// Opens the stores, builds the roles, starts their loops.
     pub(super) async fn build(core: Core, folder: Option<&Folder>) -> anyhow::Result<Self> {
+        if !core.roles.iter().any(|role| role.is_service()) {
+            return Self::pages(&core).await;
+        }
         let config = &core.config;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut backends = Backends::new(config, folder, core.health.clone());
@@ -185,6 +198,7 @@ impl Services {
         let admin = admin.merge(parts.metrics.router());
         let [public, internal] =
             [public, internal].map(|router| chassis::trace::traced(router, &core.tracer, &shared.clock));
+        let (public, admin) = pages::mount(&core, &shared.clock, public, admin)?;
         let routers = Routers { public, internal, admin, requests };
         let topics = core.definitions.all().iter().flat_map(|definition| definition.topics()).collect();
         let open = backends.finish(Arc::clone(&shared.clock), topics, &core.loops, core.closing.clone());
