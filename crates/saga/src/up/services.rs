@@ -271,7 +271,12 @@ impl Core {
                 self.loops.spawn(dead_letters::collect(context.clone(), sink, topics));
             }
             let stores = orchestrator::Stores { sagas: store, dead_letters: letters, audit };
-            let built = orchestrator::build(&self.config.orchestrator, context.clone(), stores, definitions);
+            let about = orchestrator::About {
+                version: env!("CARGO_PKG_VERSION"),
+                profile: if backends.in_process().is_some() { "embedded" } else { "stack" },
+                closing: self.closing.clone(),
+            };
+            let built = orchestrator::build(&self.config.orchestrator, context.clone(), stores, definitions, about);
             self.drive(built.orchestrator);
             parts.admin = Some(built.admin);
         }
