@@ -12,6 +12,7 @@
 mod group;
 mod recovery;
 mod timers;
+mod told;
 mod traced;
 mod unit;
 
@@ -31,6 +32,7 @@ use crate::store::{Owner, SagaRow, SagaStore, StoreError};
 use timers::Timers;
 
 pub use group::{GroupHandle, OrchestratorGroup};
+pub use told::{Direction, ToldMessage, told_messages};
 
 /// Every definition that sagas may be pinned to, by name and version.
 #[derive(Clone, Debug, Default)]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use saga_core::protocol::{Command, Reply};
+use saga_core::protocol::{Command, Reply, Work};
 use saga_core::{Name, Op};
 use tokio_util::sync::CancellationToken;
 
@@ -259,11 +259,16 @@ async fn attempt(
         let begun = context.clock.nanos();
         let undoes = batch.iter().any(|command| command.op == Op::Undo);
         crash::point(participant.group(), if undoes { "undo.before_commit" } else { "do.before_commit" });
+        let began = context.clock.now();
         let run = AssertUnwindSafe(participant.handle(batch.clone())).catch_unwind().await;
         group.handling.observe_between(begun, context.clock.nanos());
+        // The batch is one transaction: all of its commands took as long as it did.
+        let work = Some(Work { began, ms: context.clock.now().saturating_sub(began) });
         crash::point(participant.group(), if undoes { "undo.committed" } else { "do.committed" });
         match run {
-            Ok(Ok(replies)) if replies.len() == batch.len() => return Some(Ok(replies)),
+            Ok(Ok(replies)) if replies.len() == batch.len() => {
+                return Some(Ok(replies.into_iter().map(|reply| Reply { work, ..reply }).collect()));
+            }
             Ok(Ok(replies)) => return Some(Err(format!("{} replies for {} commands", replies.len(), batch.len()))),
             Ok(Err(StoreError::Fault(detail))) => return Some(Err(detail)),
             Ok(Err(error @ (StoreError::Transient(_) | StoreError::Full(_)))) => {

@@ -200,7 +200,7 @@ impl<'a> Backends<'a> {
             return Ok(Messages { bus: Arc::new(bus), letters: None });
         }
         let letters = Arc::new(SqliteDeadLetters::new(self.file(&dead_letters::SCHEMA)?));
-        let bus = InProcBus::new(topics, self.config.bus.queue, letters.clone());
+        let bus = InProcBus::observable(topics, self.config.bus.queue, letters.clone(), Arc::new(SystemClock));
         self.open.in_process = Some(bus.clone());
         Ok(Messages { bus: Arc::new(bus), letters: Some(letters) })
     }

@@ -337,7 +337,12 @@ impl Core {
                 self.loops.spawn(dead_letters::collect(context.clone(), sink, topics));
             }
             let stores = orchestrator::Stores { sagas: store, dead_letters: letters, audit };
-            let built = orchestrator::build(&self.config.orchestrator, context.clone(), stores, definitions);
+            let about = orchestrator::About {
+                version: env!("CARGO_PKG_VERSION"),
+                profile: if backends.in_process().is_some() { "embedded" } else { "stack" },
+                closing: self.closing.clone(),
+            };
+            let built = orchestrator::build(&self.config.orchestrator, context.clone(), stores, definitions, about);
             let run = built.orchestrator.run();
             self.watch("orchestrator".to_owned(), async move { run.await.map_err(|error| error.to_string()) });
             parts.admin = Some(built.admin);
