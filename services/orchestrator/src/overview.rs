@@ -66,11 +66,14 @@ pub struct Overview {
     pub lag: Option<u64>,
 }
 
+/// What the bus last said, and when.
+type Reading = (Millis, Arc<Vec<GroupReading>>);
+
 /// What is kept between two looks.
 #[derive(Clone)]
 pub(crate) struct Looks {
     last: Arc<Mutex<Last>>,
-    reading: Arc<Mutex<Option<(Millis, Arc<Vec<GroupReading>>)>>>,
+    reading: Arc<Mutex<Option<Reading>>>,
     pub(crate) streams: Arc<Semaphore>,
 }
 

@@ -118,7 +118,7 @@ impl Office {
         let config = orchestrator::Config::default();
         let audit = Arc::new(SqliteAuditLog::new(dbs[1].clone()));
         let stores = orchestrator::Stores { sagas: store.clone(), dead_letters: letters, audit };
-        let service = orchestrator::build(&config, context, stores, definitions);
+        let service = orchestrator::build(&config, context, stores, definitions, orchestrator::About::default());
         let running = tokio::spawn(service.orchestrator.run());
         Self { store, bus, stop, running, agency, dbs }
     }
@@ -129,7 +129,7 @@ impl Office {
         let limit = tokio::time::Instant::now() + Duration::from_secs(20);
         loop {
             self.bus.publish(vec![wire::start_message(&"trip".into(), &start)]).await.unwrap();
-            let filter = SagaFilter { id: Some(id), limit: 1, ..SagaFilter::default() };
+            let filter = SagaFilter { ids: vec![id], limit: 1, ..SagaFilter::default() };
             let row = self.store.list(filter).await.unwrap().pop();
             if let Some(row) = row.as_ref().filter(|row| there(row)) {
                 return row.clone();

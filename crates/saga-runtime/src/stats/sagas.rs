@@ -170,7 +170,7 @@ impl Sagas {
                     counted.done.inc();
                     counted.answered(before, *at);
                 }),
-                Event::StepUndone { step, at } => of.count(step, Op::Undo, |counted| {
+                Event::StepUndone { step, at, .. } => of.count(step, Op::Undo, |counted| {
                     counted.done.inc();
                     counted.answered(before, *at);
                 }),

@@ -113,8 +113,10 @@ impl Services {
     async fn pages(core: &Core) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let internal = internal(&core.config, None, None).await?;
-        let (public, admin) = pages::mount(core, &clock, Router::new(), Router::new())?;
-        let routers = Some(Routers { public, internal, admin });
+        let mut metrics = Metrics::default();
+        let requests = core.measure(&clock, &mut metrics)?;
+        let (public, admin) = pages::mount(core, &clock, Router::new(), metrics.router())?;
+        let routers = Some(Routers { public, internal, admin, requests });
         Ok(Self { accounts: None, routers, open: Open::default() })
     }
 
@@ -193,7 +195,8 @@ impl Services {
             checking: Arc::default(),
             board: parts.board.take().filter(Board::has_choices),
         };
-        let requests = core.measure(&shared, &backends, &mut parts.metrics)?;
+        let requests = core.measure(&shared.clock, &mut parts.metrics)?;
+        core.measure_loops(&shared, &backends, &mut parts.metrics);
         let admin = admin::router(parts.admin, state).merge(documents::router(&documents::admin()?));
         let admin = admin.merge(parts.metrics.router());
         let [public, internal] =
@@ -227,30 +230,29 @@ impl Services {
 }
 
 impl Core {
-    /// What is counted wherever a process is; the services have added their own.
-    fn measure(
-        &self,
-        shared: &Shared,
-        backends: &Backends<'_>,
-        metrics: &mut Metrics,
-    ) -> anyhow::Result<[HttpMetrics; 3]> {
+    /// What is counted wherever a process is; the services add their own.
+    fn measure(&self, clock: &Arc<dyn Clock>, metrics: &mut Metrics) -> anyhow::Result<[HttpMetrics; 3]> {
         let profile = if places::brokers(&self.config)?.is_some() { "stack" } else { "embedded" };
         metrics.add(Arc::new(Process {
             roles: self.roles.clone(),
             profile,
-            started_at: shared.clock.now(),
+            started_at: clock.now(),
             health: self.health.clone(),
             spans: Arc::clone(&self.spans),
         }));
-        let stats = Arc::clone(&shared.context.stats);
-        metrics.add(Arc::new(Engine { stats, drives: self.has(ServiceRole::Orchestrator) }));
-        metrics.add(Arc::new(shared.verifier.clone()));
-        metrics.add(Arc::new(backends.datastores()));
-        let requests = ["public", "internal", "admin"].map(|name| HttpMetrics::new(name, Arc::clone(&shared.clock)));
+        let requests = ["public", "internal", "admin"].map(|name| HttpMetrics::new(name, Arc::clone(clock)));
         for listener in &requests {
             metrics.add(Arc::new(listener.clone()));
         }
         Ok(requests)
+    }
+
+    /// What is counted wherever a service is.
+    fn measure_loops(&self, shared: &Shared, backends: &Backends<'_>, metrics: &mut Metrics) {
+        let stats = Arc::clone(&shared.context.stats);
+        metrics.add(Arc::new(Engine { stats, drives: self.has(ServiceRole::Orchestrator) }));
+        metrics.add(Arc::new(shared.verifier.clone()));
+        metrics.add(Arc::new(backends.datastores()));
     }
 
     fn has(&self, role: ServiceRole) -> bool {

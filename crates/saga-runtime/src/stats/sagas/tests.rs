@@ -39,7 +39,7 @@ impl World {
 
     fn reply(&mut self, step: &str, op: Op, outcome: Outcome, now: Millis) {
         let saga = SagaKey::new("purchase", 7);
-        self.input(Input::Reply(Reply { saga, step: step.into(), op, attempt: 1, outcome }), now);
+        self.input(Input::Reply(Reply { saga, step: step.into(), op, attempt: 1, outcome, work: None }), now);
     }
 
     /// When the saga wants to be looked at.
