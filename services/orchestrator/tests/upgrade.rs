@@ -129,7 +129,7 @@ impl Office {
         let limit = tokio::time::Instant::now() + Duration::from_secs(20);
         loop {
             self.bus.publish(vec![wire::start_message(&"trip".into(), &start)]).await.unwrap();
-            let filter = SagaFilter { id: Some(id), limit: 1, ..SagaFilter::default() };
+            let filter = SagaFilter { ids: vec![id], limit: 1, ..SagaFilter::default() };
             let row = self.store.list(filter).await.unwrap().pop();
             if let Some(row) = row.as_ref().filter(|row| there(row)) {
                 return row.clone();
