@@ -39,7 +39,10 @@ impl World {
 
     fn reply(&mut self, step: &str, op: Op, outcome: Outcome, now: Millis) {
         let saga = SagaKey::new("purchase", 7);
-        self.input(Input::Reply(Reply { saga, step: step.into(), op, attempt: 1, outcome, work: None }), now);
+        // To the last sending: an older one's *retry* is late.
+        let attempt =
+            self.saga.as_ref().and_then(|saga| out(saga, &step.into(), op)).map_or(1, |(attempt, ..)| attempt);
+        self.input(Input::Reply(Reply { saga, step: step.into(), op, attempt, outcome, work: None }), now);
     }
 
     /// When the saga wants to be looked at.
