@@ -147,7 +147,7 @@ impl SagaStore for SimStore {
         let written = {
             let mut disk = self.disk.lock();
             if let Err(fenced) = disk.fence(owner) {
-                self.sim.count("fenced");
+                self.sim.count("fenced commits");
                 self.sim.note(|| format!("store: {owner} is fenced"));
                 return Err(fenced);
             }

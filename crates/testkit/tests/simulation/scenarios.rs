@@ -122,7 +122,7 @@ fn p18_an_owner_that_slept_through_its_deposition_harms_nothing() {
         world.end().await
     });
     lawful(&report);
-    assert_eq!((count(&report, "COMPLETED"), count(&report, "fenced")), (1, 1), "{:?}", report.tally);
+    assert_eq!((count(&report, "COMPLETED"), count(&report, "fenced commits")), (1, 1), "{:?}", report.tally);
 }
 
 #[test]
