@@ -36,7 +36,8 @@ pub async fn audited<T>(
     work: impl Future<Output = Result<(T, Value), Problem>>,
 ) -> Result<T, Problem> {
     let Order { actor, action, target, reason, details: mut more } = order;
-    tracing::info!(actor, action, target, reason, "an operator's order");
+    // To what stands in the line: it may be somebody's address.
+    tracing::info!(actor, action, reason, "an operator's order");
     let entry = AuditEntry { at: clock.now(), actor, action, target, reason, details: details(&more) };
     let id = log.begin(entry).await?;
     let (outcome, result) = match work.await {

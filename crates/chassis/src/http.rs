@@ -93,7 +93,8 @@ async fn nothing_here(request: Request) -> Response {
 async fn guard(limits: HttpLimits, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let trace_id = TraceId::of(request.headers());
-    let span = tracing::info_span!("request", %trace_id, method = %request.method(), path);
+    // At the highest level, so that whatever the filter lets through tells which request it belongs to.
+    let span = tracing::error_span!("request", %trace_id, method = %request.method(), path);
     let handled = async move {
         if request.body().size_hint().lower() > limits.body as u64 {
             // It says so itself: nobody has to wait for all of it.
@@ -109,6 +110,7 @@ async fn guard(limits: HttpLimits, request: Request, next: Next) -> Response {
         Problem::new(Code::InternalError, "the request could not be handled; it has been logged").into_response()
     });
     let mut response = plain_errors_as_problems(response);
+    span.in_scope(|| tracing::debug!(status = response.status().as_u16(), "answered"));
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         *response.body_mut() = problem.to_json(Some(Occurrence { instance: &path, trace_id })).into();
         // Of the body before.

@@ -6,6 +6,7 @@
 
 mod admin;
 mod member;
+mod peek;
 mod producer;
 mod subscription;
 
@@ -18,7 +19,9 @@ use parking_lot::RwLock;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use saga_core::Name;
-use saga_runtime::bus::{Bus, BusError, GroupReading, Membership, Message, PlaceReading, Subscription};
+use saga_runtime::bus::{
+    Bus, BusError, GroupReading, Membership, Message, Peek, Peeked, PlaceReading, Subscription, TopicExtent,
+};
 use tokio_util::task::TaskTracker;
 
 pub use admin::{Created, GroupLag, PartitionLag, TopicPlan};
@@ -192,6 +195,14 @@ impl Bus for KafkaBus {
             groups.push(GroupReading { group, members, places: read.map(place).collect() });
         }
         Ok(groups)
+    }
+
+    async fn extents(&self) -> Result<Vec<TopicExtent>, BusError> {
+        self.look_at_extents().await
+    }
+
+    async fn peek(&self, peek: Peek) -> Result<Peeked, BusError> {
+        self.look_at_records(peek).await
     }
 
     async fn subscribe(&self, group: &str, topics: &[Name]) -> Result<Box<dyn Subscription>, BusError> {

@@ -11,6 +11,7 @@ mod cache;
 mod cluster;
 mod filter;
 mod lock;
+mod look;
 mod script;
 mod slot;
 
@@ -18,6 +19,7 @@ pub use cache::{Layered, RedisCache};
 pub use cluster::{BadAddress, Cluster, Options, Stats};
 pub use filter::{FilterOptions, RedisFilter};
 pub use lock::RedisLock;
+pub use look::{NodeView, look};
 
 use tokio::time::Instant;
 

@@ -18,6 +18,7 @@ mod schema;
 mod writer;
 
 pub mod audit_log;
+pub mod backup;
 pub mod dead_letters;
 pub mod participant;
 pub mod saga_store;

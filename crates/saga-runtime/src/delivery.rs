@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Bus, BusError, Delivery, Message, Position};
 use crate::clock::Clock;
 use crate::stats::Stats;
+use crate::trace;
 use crate::wire::Poison;
 
 /// How a loop behaves.
@@ -18,13 +19,15 @@ pub struct LoopOptions {
     pub batch: usize,
     /// How often a record may make its handler fail before it becomes a dead letter.
     pub poison_after: u32,
+    /// How far apart the beginnings of two units are at least; see [`crate::pace`].
+    pub pace: Duration,
     /// The first wait after a failure that time can heal; doubles up to a hundred times this.
     pub backoff: Duration,
 }
 
 impl Default for LoopOptions {
     fn default() -> Self {
-        Self { batch: 256, poison_after: 5, backoff: Duration::from_millis(50) }
+        Self { batch: 256, poison_after: 5, pace: Duration::ZERO, backoff: Duration::from_millis(50) }
     }
 }
 
@@ -93,7 +96,10 @@ pub(crate) async fn publish_unless(
     let mut failures = 0;
     loop {
         match bus.publish(messages.to_vec()).await {
-            Ok(()) => return Published::All,
+            Ok(()) => {
+                stats.published.add(messages.len() as u64);
+                return Published::All;
+            }
             Err(BusError::Closed) => return Published::Stopped,
             Err(BusError::UnknownTopic(topic)) if failures >= options.poison_after && hopeless(&topic) => {
                 return Published::Nowhere(topic);
@@ -107,6 +113,13 @@ pub(crate) async fn publish_unless(
             }
         }
     }
+}
+
+/// Says that a record is given up, and which saga and trace it belongs to.
+pub fn log_dead_letter(delivery: &Delivery, poison: &Poison) {
+    let message = &delivery.message;
+    let (saga_id, trace_id) = (message.header("saga_id"), trace::id_in(message.header(trace::TRACEPARENT)));
+    tracing::warn!(%poison, position = ?delivery.position, saga_id, trace_id, "dead letter");
 }
 
 /// Waits a little longer each time. `false`: stopped.

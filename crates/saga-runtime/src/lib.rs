@@ -12,7 +12,9 @@ pub mod clock;
 pub mod crash;
 pub mod dead_letters;
 pub mod delivery;
+pub mod failures;
 pub mod orchestrator;
+pub mod pace;
 pub mod participant;
 pub mod read_through;
 pub mod stats;
@@ -27,6 +29,6 @@ pub use orchestrator::{
     Definitions, GroupHandle, OperateError, Orchestrator, OrchestratorGroup, OrchestratorHandle, OrchestratorOptions,
 };
 pub use participant::{LoopContext, Participant, run_participant};
-pub use read_through::{Loaded, ReadThrough};
+pub use read_through::{Loaded, ReadStats, ReadThrough};
 pub use stats::Stats;
 pub use store::StoreError;

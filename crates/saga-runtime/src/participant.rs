@@ -11,14 +11,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use saga_core::protocol::{Command, Reply};
+use saga_core::protocol::{Command, Reply, Work};
 use saga_core::{Name, Op};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Delivery, Message};
 use crate::clock::Clock;
 use crate::crash;
-use crate::delivery::{LoopOptions, Published, dead_letter, pause, publish_unless, subscribe};
+use crate::delivery::{LoopOptions, Published, dead_letter, log_dead_letter, pause, publish_unless, subscribe};
+use crate::pace::Pace;
 use crate::stats::Stats;
 use crate::store::StoreError;
 use crate::trace::Tracer;
@@ -81,7 +82,11 @@ pub async fn run_participant(context: LoopContext, participant: Arc<dyn Particip
     let (group, topics) = (participant.group(), participant.topics());
     let Some(mut subscription) = subscribe(&**bus, &**clock, group, &topics, stop, *options).await else { return };
     let mut failures = 0;
+    let mut pace = Pace::new(options.pace);
     loop {
+        if !pace.turn(&**clock, stop).await {
+            return;
+        }
         let arrived = tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -99,6 +104,7 @@ pub async fn run_participant(context: LoopContext, participant: Arc<dyn Particip
             }
         };
         failures = 0;
+        pace.begin(&**clock);
         crash::point(group, "fetched");
         let mut traced = Batch::of(&context, &deliveries);
         let Some(answers) = unit(&context, &*participant, deliveries, &mut traced).await else { return };
@@ -124,7 +130,7 @@ struct Answers {
 
 impl Answers {
     fn bury(&mut self, context: &LoopContext, delivery: &Delivery, poison: &Poison) {
-        tracing::warn!(%poison, position = ?delivery.position, "dead letter");
+        log_dead_letter(delivery, poison);
         context.stats.poisoned.inc();
         self.messages.insert(self.letters, dead_letter(delivery, poison, context.clock.now()));
         self.letters += 1;
@@ -167,9 +173,13 @@ async fn unit(
 ) -> Option<Answers> {
     let mut commands = Vec::with_capacity(deliveries.len());
     let mut answers = Answers::default();
+    let (group, now) = (context.stats.groups.of(participant.group()), context.clock.now());
     for delivery in deliveries {
         let poison = match wire::parse(&delivery.message) {
             Ok(Inbound::Command(command)) => {
+                if let Some(sent_at) = wire::sent_at(&delivery.message) {
+                    context.stats.sagas.taken_up(&command, sent_at, now);
+                }
                 commands.push((delivery, command));
                 continue;
             }
@@ -179,9 +189,13 @@ async fn unit(
             Ok(Inbound::Result { .. }) => Poison::Misplaced(wire::RESULT),
             Err(poison) => poison,
         };
+        group.poisoned.inc();
         answers.bury(context, &delivery, &poison);
     }
     let batch: Vec<Command> = commands.iter().map(|(_, command)| command.clone()).collect();
+    if !batch.is_empty() {
+        group.batch.observe(batch.len() as u64);
+    }
     let mut replies = Vec::with_capacity(batch.len());
     traced.begun(context);
     match attempt(context, participant, batch).await? {
@@ -240,18 +254,27 @@ async fn attempt(
         return Some(Ok(Vec::new()));
     }
     let mut failures = 0;
+    let group = context.stats.groups.of(participant.group());
     loop {
+        let begun = context.clock.nanos();
         let undoes = batch.iter().any(|command| command.op == Op::Undo);
         crash::point(participant.group(), if undoes { "undo.before_commit" } else { "do.before_commit" });
+        let began = context.clock.now();
         let run = AssertUnwindSafe(participant.handle(batch.clone())).catch_unwind().await;
+        group.handling.observe_between(begun, context.clock.nanos());
+        // The batch is one transaction: all of its commands took as long as it did.
+        let work = Some(Work { began, ms: context.clock.now().saturating_sub(began) });
         crash::point(participant.group(), if undoes { "undo.committed" } else { "do.committed" });
         match run {
-            Ok(Ok(replies)) if replies.len() == batch.len() => return Some(Ok(replies)),
+            Ok(Ok(replies)) if replies.len() == batch.len() => {
+                return Some(Ok(replies.into_iter().map(|reply| Reply { work, ..reply }).collect()));
+            }
             Ok(Ok(replies)) => return Some(Err(format!("{} replies for {} commands", replies.len(), batch.len()))),
             Ok(Err(StoreError::Fault(detail))) => return Some(Err(detail)),
             Ok(Err(error @ (StoreError::Transient(_) | StoreError::Full(_)))) => {
                 tracing::warn!(%error, group = participant.group(), "a batch could not be written; trying again");
                 context.stats.retried_units.inc();
+                group.retried.inc();
                 if !pause(&*context.clock, &context.stop, context.options, &mut failures).await {
                     return None;
                 }

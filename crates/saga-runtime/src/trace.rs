@@ -25,6 +25,11 @@ use saga_core::Name;
 /// The header of a record, a request, and gRPC metadata.
 pub const TRACEPARENT: &str = "traceparent";
 
+/// The id in a `traceparent`, for a line of the log.
+pub fn id_in(traceparent: Option<&str>) -> Option<String> {
+    TraceContext::parse(traceparent?).map(|context| format!("{:032x}", context.trace))
+}
+
 /// Nanoseconds since the epoch.
 pub type Nanos = u64;
 

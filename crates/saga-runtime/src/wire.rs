@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use saga_core::protocol::{Cancel, Command, Outcome, Refusal, Reply, ResultEvent, Start};
-use saga_core::{Json, Name, Op, SagaKey};
+use saga_core::protocol::{Cancel, Command, Outcome, Refusal, Reply, ResultEvent, Start, Work};
+use saga_core::{Json, Millis, Name, Op, SagaKey};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -232,12 +232,28 @@ pub fn command_message(topic: &Name, command: &Command) -> Message {
     build(topic, COMMAND, &command.saga, &subject, &headers, to_json(&data))
 }
 
+/// Says on a command when it was sent, in ms since the epoch: for measuring how long it waits. Nothing depends on it.
+pub fn sent(mut command: Message, now: Millis) -> Message {
+    command.headers.push((names::SENT_AT.clone(), Bytes::from(now.to_string())));
+    command
+}
+
+/// When a message was sent, if it says so.
+pub fn sent_at(message: &Message) -> Option<Millis> {
+    message.header("sent_at")?.parse().ok()
+}
+
 /// A record that carries a reply.
 pub fn reply_message(topic: &Name, reply: &Reply) -> Message {
     let attempt = reply.attempt.to_string();
     let headers = [("step", reply.step.as_str()), ("op", reply.op.as_str()), ("attempt", &attempt)];
     let subject = format!("{}.{}.reply", reply.step, reply.op);
-    build(topic, REPLY, &reply.saga, &subject, &headers, outcome_to_json(&reply.outcome))
+    let mut message = build(topic, REPLY, &reply.saga, &subject, &headers, outcome_to_json(&reply.outcome));
+    if let Some(Work { began, ms }) = reply.work {
+        message.headers.push((names::BEGAN_AT.clone(), Bytes::from(began.to_string())));
+        message.headers.push((names::RUN_MS.clone(), Bytes::from(ms.to_string())));
+    }
+    message
 }
 
 /// A record that carries a result event.
@@ -277,6 +293,7 @@ pub fn parse(message: &Message) -> Result<Inbound, Poison> {
             op: op(message)?,
             attempt: attempt(message)?,
             outcome: outcome_from_json(&message.payload)?,
+            work: work(message),
         })),
         RESULT => {
             let event: ResultEvent = payload(message, RESULT)?;
@@ -372,6 +389,12 @@ fn attempt(message: &Message) -> Result<u32, Poison> {
     header(message, "attempt")?.parse().map_err(|_| bad_header(message, "attempt"))
 }
 
+/// Both or none; what cannot be is not there, because nothing is decided by it.
+fn work(message: &Message) -> Option<Work> {
+    let number = |name| message.header(name)?.parse::<u64>().ok().filter(|number| *number <= MAX_ID);
+    Some(Work { began: number("began_at")?, ms: number("run_ms")? })
+}
+
 fn payload<'m, T: Deserialize<'m>>(message: &'m Message, kind: &'static str) -> Result<T, Poison> {
     serde_json::from_slice(&message.payload).map_err(|e| Poison::BadPayload { kind, detail: short(&e.to_string()) })
 }
@@ -406,5 +429,7 @@ mod names {
     names! {
         CE_SPECVERSION = "ce_specversion", CE_TYPE = "ce_type", CE_SOURCE = "ce_source", CE_ID = "ce_id",
         SAGA_ID = "saga_id", STEP = "step", OP = "op", ATTEMPT = "attempt", REPLY_TO = "reply_to",
+        SENT_AT = "sent_at",
+        BEGAN_AT = "began_at", RUN_MS = "run_ms",
     }
 }

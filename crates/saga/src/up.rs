@@ -11,9 +11,11 @@ mod admin;
 pub(crate) mod backends;
 mod catalogue;
 pub mod documents;
+mod failures;
 pub mod folder;
 mod late;
 mod listeners;
+mod pages;
 mod peers;
 pub(crate) mod places;
 pub mod roles;
@@ -25,7 +27,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use chassis::health::Health;
 use chassis::http::HttpLimits;
 use saga_runtime::{Clock as _, SystemClock};
@@ -34,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cli::output::Output;
-use crate::config::{Config, LogFormat};
+use crate::config::Config;
 use crate::remote::RunFile;
 use crate::telemetry::Telemetry;
 use folder::Folder;
@@ -115,6 +116,7 @@ impl Shop {
             health: health.clone(),
             token: blake3::hash(token.as_bytes()),
             tracer: telemetry.tracer(),
+            spans: telemetry.spans(),
         };
         let limits = HttpLimits { drain: Duration::from_secs(config.drain_s), ..HttpLimits::default() };
         health.set("shop", Err("it is starting".to_owned()));
@@ -217,8 +219,12 @@ fn token() -> anyhow::Result<String> {
 /// # Errors
 /// When it cannot start, or a part ended by itself.
 pub fn run(config: Config, roles: BTreeSet<ServiceRole>, output: &Output) -> anyhow::Result<()> {
-    log(&config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let _logging = crate::log::install(&config.log)?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if config.threads > 0 {
+        builder.worker_threads(config.threads);
+    }
+    let runtime = builder.enable_all().build()?;
     let result = runtime.block_on(until_signal(config, roles, output));
     // Whatever still runs (a listing that nobody waits for) ends with the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -246,25 +252,13 @@ async fn until_signal(config: Config, roles: BTreeSet<ServiceRole>, output: &Out
         _ = terminate.recv() => false,
         () = shop.failure() => true,
     };
-    output.note("stopping: open requests are finished first (again to stop at once)");
+    // Not a message of its own: nobody may be reading, and a stop must not wait for them.
+    tracing::info!("stopping: open requests are finished first (again to stop at once)");
     tokio::select! {
         () = shop.stop() => {}
-        _ = interrupt.recv() => output.note("stopped at once; what was on its way goes on at the next start"),
-        _ = terminate.recv() => output.note("stopped at once; what was on its way goes on at the next start"),
+        _ = interrupt.recv() => tracing::warn!("stopped at once; what was on its way goes on at the next start"),
+        _ = terminate.recv() => tracing::warn!("stopped at once; what was on its way goes on at the next start"),
     }
     anyhow::ensure!(!failed, "a part of the shop ended by itself; the reason is in the log");
     Ok(())
-}
-
-/// Logging, to standard error.
-fn log(config: &Config) -> anyhow::Result<()> {
-    use tracing_subscriber::EnvFilter;
-    let filter =
-        EnvFilter::try_new(&config.log.filter).with_context(|| format!("log.filter {:?}", config.log.filter))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let installed = match config.log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
-    installed.map_err(|error| anyhow::anyhow!("logging cannot be installed: {error}"))
 }

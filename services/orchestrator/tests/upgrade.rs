@@ -118,7 +118,7 @@ impl Office {
         let config = orchestrator::Config::default();
         let audit = Arc::new(SqliteAuditLog::new(dbs[1].clone()));
         let stores = orchestrator::Stores { sagas: store.clone(), dead_letters: letters, audit };
-        let service = orchestrator::build(&config, context, stores, definitions);
+        let service = orchestrator::build(&config, context, stores, definitions, orchestrator::About::default());
         let running = tokio::spawn(service.orchestrator.run());
         Self { store, bus, stop, running, agency, dbs }
     }

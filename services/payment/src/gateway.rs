@@ -1,9 +1,11 @@
 //! The payment gateway port.
 
+pub mod failing;
 pub mod sandbox;
 
 use async_trait::async_trait;
 
+pub use failing::{FailingGateway, GatewayFailures, GatewaySwitch};
 pub use sandbox::{Sandbox, SandboxConfig};
 
 /// What to charge.

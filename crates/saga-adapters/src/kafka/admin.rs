@@ -204,7 +204,7 @@ impl KafkaBus {
 }
 
 /// The client's questions block a thread until they are answered.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     ask: impl FnOnce() -> Result<T, BusError> + Send + 'static,
 ) -> Result<T, BusError> {
     let asked = tokio::task::spawn_blocking(ask).await;

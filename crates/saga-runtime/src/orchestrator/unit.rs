@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use saga_core::protocol::{Cancel, Start};
 use saga_core::state::Phase;
-use saga_core::{Decision, Definition, Effect, Event, Input, Name, Op, Rejection, Saga, SagaKey, Status, Verb};
+use saga_core::{Decision, Definition, Effect, Event, Input, Millis, Name, Op, Rejection, Saga, SagaKey, Status, Verb};
 use saga_core::{decide, outstanding, replay, results};
 use tokio::sync::oneshot;
 
@@ -12,10 +12,10 @@ use super::traced::{Traced, sent_by};
 use super::{GROUP, OperateError, Orchestrator, OrchestratorError, Request};
 use crate::bus::{Delivery, Message};
 use crate::crash;
-use crate::delivery::{dead_letter, pause, publish};
+use crate::delivery::{dead_letter, log_dead_letter, pause, publish};
 use crate::store::{CommitError, SagaRow, StoreError, Transition, Written};
-use crate::trace::TraceContext;
 use crate::trace::units::mark;
+use crate::trace::{TraceContext, id_in};
 use crate::wire::{self, Inbound, Poison};
 
 /// How often a unit is decided anew because a compare-and-set lost, before the rest is left to the next delivery.
@@ -25,6 +25,8 @@ const CONFLICT_ROUNDS: usize = 4;
 /// be forgotten by a power loss: a cancel that comes before the participant's stored answer would leave its effect behind.
 pub(super) struct Out {
     pub(super) messages: Vec<Message>,
+    /// When the unit began: how long a command waits is measured from there.
+    pub(super) now: Millis,
     pub(super) traced: Traced,
 }
 
@@ -32,7 +34,7 @@ impl Out {
     fn add(&mut self, definition: &Definition, trace: Option<TraceContext>, effects: impl IntoIterator<Item = Effect>) {
         for effect in effects {
             let mut message = match &effect {
-                Effect::SendCommand { topic, command } => wire::command_message(topic, command),
+                Effect::SendCommand { topic, command } => wire::sent(wire::command_message(topic, command), self.now),
                 Effect::PublishResult(event) => wire::result_message(&definition.result_topic, &definition.name, event),
             };
             if let Some(trace) = trace {
@@ -74,7 +76,8 @@ impl Orchestrator {
         requests: Vec<Request>,
         due: Vec<SagaKey>,
     ) -> Result<bool, OrchestratorError> {
-        let mut out = Out { messages: Vec::new(), traced: self.traced(&deliveries) };
+        let now = self.context.clock.now();
+        let mut out = Out { messages: Vec::new(), now, traced: self.traced(&deliveries) };
         let mut items = self.items(deliveries, requests, &mut out);
         self.wake(due, &mut items, &mut out).await?;
         for _ in 0..CONFLICT_ROUNDS {
@@ -125,7 +128,7 @@ impl Orchestrator {
     }
 
     fn bury(&self, delivery: &Delivery, poison: &Poison) -> Message {
-        tracing::warn!(%poison, position = ?delivery.position, "dead letter");
+        log_dead_letter(delivery, poison);
         self.context.stats.poisoned.inc();
         dead_letter(delivery, poison, self.context.clock.now())
     }
@@ -179,7 +182,7 @@ impl Orchestrator {
             match replay(key, history.iter().map(Vec::as_slice)) {
                 Ok(saga) => self.cache.put(saga),
                 Err(error) => {
-                    tracing::error!(%key, %error, "saga quarantined: its history does not replay; see `saga sagas show`");
+                    tracing::error!(%key, saga_id = key.id, %error, "saga quarantined: its history does not replay; see `saga sagas show`");
                     self.context.stats.quarantined.inc();
                 }
             }
@@ -199,7 +202,10 @@ impl Orchestrator {
                 let transitions = std::mem::take(&mut round.transitions);
                 match out.traced.timed(&self.context, self.commit(transitions)).await {
                     Ok(written) => return self.settle(items, round, &written, out).await.map(Some),
-                    Err(CommitError::Fenced(owner)) => return Err(OrchestratorError::Fenced(owner)),
+                    Err(CommitError::Fenced(owner)) => {
+                        self.context.stats.fenced.inc();
+                        return Err(OrchestratorError::Fenced(owner));
+                    }
                     Err(CommitError::Store(StoreError::Fault(detail))) => {
                         return Err(StoreError::Fault(detail).into());
                     }
@@ -296,7 +302,7 @@ impl Orchestrator {
                 self.timers.set(&item.key, saga.and_then(|saga| saga.wake_after(now)));
             }
             Rejection::Corrupt(error) => {
-                tracing::error!(key = %item.key, %error, "saga quarantined; see `saga sagas show`");
+                tracing::error!(key = %item.key, saga_id = item.key.id, %error, "saga quarantined; see `saga sagas show`");
                 stats.quarantined.inc();
             }
             Rejection::StaleVersion { .. }
@@ -337,6 +343,8 @@ impl Orchestrator {
             self.timers.set(key, decision.next.wake_at());
             let definition = self.definitions.version(&key.definition, decision.next.definition_version);
             if let Some(definition) = definition {
+                let before = self.cache.get(key);
+                self.context.stats.sagas.decided(definition, before, &decision.next, &decision.events);
                 out.add(definition, self.trace_of(&decision.next), decision.effects);
             }
             if decision.next.status.is_terminal() {
@@ -413,7 +421,10 @@ impl Orchestrator {
                 Event::Completed { .. } | Event::Resolved { status: Status::Completed, .. } => stats.completed.inc(),
                 Event::Compensated { .. } | Event::Resolved { .. } => stats.compensated.inc(),
                 Event::StepStuck { step, op, detail, .. } => {
-                    tracing::error!(key = %decision.next.key, %step, %op, detail, "saga stuck: an operator is needed");
+                    let saga = &decision.next;
+                    let trace_id = id_in(saga.trace.as_ref().map(Name::as_str));
+                    let saga_id = saga.key.id;
+                    tracing::error!(key = %saga.key, saga_id, trace_id, %step, %op, detail, "saga stuck: an operator is needed");
                     stats.stuck.inc();
                 }
                 Event::StepRepeated { .. } => stats.repeated.inc(),

@@ -31,6 +31,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::failures::{self, Board};
 use crate::check::rules::Wanted;
 use crate::config::Config;
 
@@ -58,6 +59,8 @@ pub(crate) struct AdminState {
     pub(crate) clock: Arc<dyn Clock>,
     /// One check at a time: it reads everything.
     pub(crate) checking: Arc<tokio::sync::Mutex<()>>,
+    /// What can go wrong on purpose, if there are participants in this process.
+    pub(crate) board: Option<Board>,
 }
 
 /// All admin routes behind the door.
@@ -72,13 +75,19 @@ pub(crate) fn router(orchestrator: Option<Router>, state: AdminState) -> Router 
     if state.audit.is_some() {
         own = own.merge(lines());
     }
-    let own: Router = own.with_state(state.clone()).into();
+    let mut own: Router = own.with_state(state.clone()).into();
+    if let Some(board) = &state.board {
+        let desk = failures::Desk { board: board.clone(), audit: state.audit.clone(), clock: Arc::clone(&state.clock) };
+        own = own.merge(Router::from(failures::routes().with_state(desk)));
+    }
     orchestrator.unwrap_or_default().merge(own).layer(from_fn_with_state(state, door))
 }
 
 /// What is to be said about the routes of this file, wherever they are.
 pub(super) fn document() -> OpenApi {
-    books().merge(people()).merge(lines()).into_openapi()
+    let mut document = books().merge(people()).merge(lines()).into_openapi();
+    document.merge(failures::routes().into_openapi());
+    document
 }
 
 fn books() -> OpenApiRouter<AdminState> {

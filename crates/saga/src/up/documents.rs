@@ -112,11 +112,13 @@ pub fn public() -> anyhow::Result<Value> {
 /// When two parts gave different things one name.
 pub fn admin() -> anyhow::Result<Value> {
     let tags = json!([
+        { "name": "overview", "description": "The shop at a glance; where the orchestrator runs." },
         { "name": "sagas", "description": "Looking at sagas and steering them; where the orchestrator runs." },
         { "name": "dead letters", "description": "Records that could not be handled; where the orchestrator runs." },
         { "name": "messages", "description": "What waits for whom; where the orchestrator runs." },
         { "name": "books", "description": "Whether everything adds up; where the orchestrator runs." },
         { "name": "audit", "description": "Who did what; where the orchestrator runs, and of accounts where the account service does." },
+        { "name": "failures", "description": "What goes wrong on purpose; where participants run." },
         { "name": "accounts", "description": "Who has rights; where the account service runs." },
     ]);
     let token = "The token of the run file, or an access token of an account with the role that is named.";

@@ -4,14 +4,21 @@
 
 mod abuse;
 mod asyncapi;
+mod backup;
 mod binary;
+mod browser;
 mod configuration;
 mod conformance;
+mod console;
 mod crash;
+mod doctor;
 mod documents;
+mod failures;
 mod home;
 mod internal;
 mod limits;
+mod logs;
+mod metrics;
 mod operators;
 mod purchases;
 mod readme;

@@ -17,13 +17,16 @@ mod city;
 mod conformance;
 mod crashes;
 mod databases;
+mod doctor;
 #[path = "../e2e/documents.rs"]
 mod documents;
+mod failures;
 mod faults;
 mod home;
 #[path = "../e2e/internal.rs"]
 mod internal;
 mod messages;
+mod metrics;
 mod network;
 #[path = "../e2e/purchases.rs"]
 mod purchases;
@@ -33,6 +36,8 @@ mod regressions;
 mod roles;
 #[path = "../e2e/schemathesis.rs"]
 mod schemathesis;
+#[path = "../e2e/metrics/page.rs"]
+mod scrapes;
 mod servers;
 #[path = "../e2e/town.rs"]
 mod town;

@@ -101,7 +101,7 @@ impl Sandbox {
 }
 
 /// A number in [0, 1) that depends on nothing but its arguments.
-fn chance(what: &str, key: &str) -> f64 {
+pub(super) fn chance(what: &str, key: &str) -> f64 {
     let hash = blake3::hash(format!("{what} {key}").as_bytes());
     let [a, b, c, d, ..] = *hash.as_bytes();
     f64::from(u32::from_le_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0)

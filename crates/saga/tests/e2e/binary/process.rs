@@ -77,6 +77,11 @@ impl Process {
         assert!(sent.success());
     }
 
+    /// Its exit code, if it has ended.
+    pub fn exited(&mut self) -> Option<i32> {
+        self.child.try_wait().unwrap().and_then(|status| status.code())
+    }
+
     /// Its exit code and what it said on standard output.
     pub fn end(&mut self) -> (Option<i32>, String) {
         let limit = Instant::now() + PATIENCE;
