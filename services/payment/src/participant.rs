@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use contracts::purchase::PurchaseInput;
@@ -31,6 +32,9 @@ use crate::store::Store;
 
 /// Charges on their way to the gateway at once.
 const CONCURRENT: usize = 64;
+/// A gateway that has not answered by then does not hold up the others' payments: what it did is unknown, and asked for
+/// again. Longer than any lawful answer takes; a command that waits for it has been sent again meanwhile.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Charges, and gives back.
 pub struct PaymentParticipant {
@@ -47,8 +51,24 @@ impl PaymentParticipant {
     }
 
     async fn charge_all(&self, wanted: Vec<(u64, Charge)>) -> HashMap<u64, Charged> {
-        let asked = wanted.into_iter().map(|(id, charge)| async move { (id, self.gateway.charge(charge).await) });
+        let silent = || Charged::Unknown("the gateway does not answer".to_owned());
+        let asked = wanted.into_iter().map(|(id, charge)| async move {
+            (id, self.in_time(self.gateway.charge(charge)).await.unwrap_or_else(silent))
+        });
         futures_util::stream::iter(asked).buffer_unordered(CONCURRENT).collect().await
+    }
+
+    async fn give_back(&self, key: &str) -> Result<(), String> {
+        let silent = || Err("the gateway does not answer".to_owned());
+        self.in_time(self.gateway.void(key)).await.unwrap_or_else(silent)
+    }
+
+    async fn in_time<T>(&self, asked: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            answer = asked => Some(answer),
+            () = self.clock.sleep(ANSWERS_WITHIN) => None,
+        }
     }
 
     async fn dos(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
@@ -62,7 +82,7 @@ impl PaymentParticipant {
         for reply in &mut replies {
             let blocked = matches!(&reply.outcome, Outcome::Refused(r) if r.code == UNDONE_BEFORE_DO);
             if let Some(key) = asked.get(&reply.saga.id).filter(|_| blocked)
-                && let Err(detail) = self.gateway.void(key).await
+                && let Err(detail) = self.give_back(key).await
             {
                 // It must not be forgotten: the command comes again and finds itself blocked again.
                 return Err(StoreError::Transient(format!("a charge could not be given back: {detail}")));
@@ -78,7 +98,7 @@ impl PaymentParticipant {
         let voided: Vec<(u64, Charge)> =
             batch.iter().zip(&charged).filter(|(_, charged)| **charged).filter_map(|(c, _)| charge_of(c)).collect();
         for (command, charged) in batch.into_iter().zip(charged) {
-            match if charged { self.gateway.void(&key(&command.saga)).await } else { Ok(()) } {
+            match if charged { self.give_back(&key(&command.saga)).await } else { Ok(()) } {
                 Ok(()) => given_back.push(command),
                 Err(detail) => replies.push(command.reply(Outcome::Retry(detail))),
             }
