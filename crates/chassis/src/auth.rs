@@ -15,8 +15,10 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use saga_core::Millis;
 use saga_runtime::Clock;
+use saga_runtime::stats::Counter;
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::{Page, Source};
 use crate::problem::{Code, Problem};
 
 /// Verified tokens that are remembered: a few megabytes at most.
@@ -124,6 +126,9 @@ struct Inner {
     rules: Validation,
     verified: quick_cache::sync::Cache<[u8; 32], Identity>,
     clock: Arc<dyn Clock>,
+    accepted: Counter,
+    invalid: Counter,
+    expired: Counter,
 }
 
 impl std::fmt::Debug for Verifier {
@@ -142,7 +147,8 @@ impl Verifier {
         // Expiry is checked by the clock port, also for remembered tokens.
         rules.validate_exp = false;
         let verified = quick_cache::sync::Cache::new(REMEMBERED);
-        Self(Arc::new(Inner { keys: ArcSwap::default(), rules, verified, clock }))
+        let [accepted, invalid, expired] = Default::default();
+        Self(Arc::new(Inner { keys: ArcSwap::default(), rules, verified, clock, accepted, invalid, expired }))
     }
 
     /// Trusts exactly these keys from now on; keys of other kinds are passed over. Remembered tokens are forgotten.
@@ -161,6 +167,17 @@ impl Verifier {
     /// # Errors
     /// [`AuthError`]; never why in detail, a forger has no use of ours.
     pub fn verify(&self, token: &str) -> Result<Identity, AuthError> {
+        let verified = self.look(token);
+        match verified {
+            Ok(_) => &self.0.accepted,
+            Err(AuthError::Invalid) => &self.0.invalid,
+            Err(AuthError::Expired) => &self.0.expired,
+        }
+        .inc();
+        verified
+    }
+
+    fn look(&self, token: &str) -> Result<Identity, AuthError> {
         if token.len() > LONGEST_TOKEN {
             return Err(AuthError::Invalid);
         }
@@ -203,6 +220,14 @@ impl Verifier {
             return Err(AuthError::Invalid);
         }
         self.verify(token.trim_matches(' '))
+    }
+}
+
+impl Source for Verifier {
+    fn collect(&self, page: &mut Page) {
+        let Inner { accepted, invalid, expired, .. } = &*self.0;
+        let results = [("accepted", accepted), ("invalid", invalid), ("expired", expired)];
+        page.counters("auth_tokens", "Access tokens that were looked at.", "result", &results);
     }
 }
 

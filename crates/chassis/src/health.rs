@@ -39,6 +39,16 @@ impl Health {
         !self.0.read().values().any(|state| matches!(state, Part::Condition(Err(_))))
     }
 
+    /// Every condition, and whether it is met.
+    pub fn conditions(&self) -> Vec<(String, bool)> {
+        let parts = self.0.read();
+        let met = |(name, part): (&String, &Part)| match part {
+            Part::Condition(state) => Some((name.clone(), state.is_ok())),
+            Part::Note(_) => None,
+        };
+        parts.iter().filter_map(met).collect()
+    }
+
     /// Every condition, one a line.
     pub fn report(&self) -> String {
         let line = |(name, state): (&String, &Part)| match state {

@@ -6,10 +6,12 @@ pub mod health;
 pub mod http;
 pub mod ids;
 pub mod json;
+pub mod metrics;
 pub mod money;
 pub mod openapi;
 pub mod paging;
 pub mod problem;
+pub mod sse;
 pub mod time;
 pub mod trace;
 

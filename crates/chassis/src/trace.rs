@@ -114,7 +114,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// A name that is not made up by callers.
-fn known(method: &Method) -> &'static str {
+pub(crate) fn known(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",

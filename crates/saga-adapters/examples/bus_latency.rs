@@ -9,7 +9,7 @@
 
 use std::time::Instant;
 
-use saga_adapters::kafka::{KafkaBus, Options, TopicPlan};
+use saga_adapters::kafka::{KafkaBus, LARGEST_RECORD, Options, TopicPlan};
 use saga_core::Name;
 use saga_runtime::bus::{Bus as _, Message};
 
@@ -22,7 +22,8 @@ async fn main() {
     })
     .unwrap();
     let topic = Name::new("there");
-    let plan = TopicPlan { name: topic.clone(), partitions: 6, replication: 1, retention_ms: None };
+    let plan =
+        TopicPlan { name: topic.clone(), partitions: 6, replication: 1, retention_ms: None, largest: LARGEST_RECORD };
     bus.create(&[plan]).await.unwrap();
     let mut subscription = bus.subscribe("readers", std::slice::from_ref(&topic)).await.unwrap();
     let (mut acknowledged, mut received) = (Vec::new(), Vec::new());

@@ -92,7 +92,7 @@ fn transition(id: u64, version: u64) -> Transition {
     let input = Json::of("an input of about two hundred bytes ".repeat(6).as_str()).unwrap();
     let first = match version {
         1 => Event::Started { definition_version: 1, input, deadline: None, trace: None, at: 1_700_000_000_000 },
-        _ => Event::StepCompleted { step: step.clone(), output: Json::null(), at: 1_700_000_000_000 },
+        _ => Event::StepCompleted { step: step.clone(), output: Json::null(), work: None, at: 1_700_000_000_000 },
     };
     let second = Event::StepStarted { step, due: 1_700_000_005_000, at: 1_700_000_000_000 };
     let row = SagaRow {

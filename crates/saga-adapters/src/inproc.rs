@@ -5,6 +5,7 @@
 mod bus;
 mod cache;
 mod filter;
+mod kept;
 mod lock;
 
 pub use bus::{InProcBus, QueueStats};

@@ -6,6 +6,7 @@
 
 mod admin;
 mod member;
+mod peek;
 mod producer;
 mod subscription;
 
@@ -18,10 +19,18 @@ use parking_lot::RwLock;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use saga_core::Name;
-use saga_runtime::bus::{Bus, BusError, GroupReading, Membership, Message, PlaceReading, Subscription};
+use saga_runtime::bus::{
+    Bus, BusError, GroupReading, Membership, Message, Peek, Peeked, PlaceReading, Subscription, TopicExtent,
+};
 use tokio_util::task::TaskTracker;
 
 pub use admin::{Created, GroupLag, PartitionLag, TopicPlan};
+
+/// The largest record of a topic, in bytes: a command with the outputs of more than a dozen steps, each as long as
+/// [`saga_runtime::wire::MAX_PAYLOAD`] allows.
+pub const LARGEST_RECORD: u32 = 4 << 20;
+/// The largest dead letter: any record, with the headers that say why.
+pub const LARGEST_LETTER: u32 = 5 << 20;
 
 use producer::Producer;
 
@@ -186,6 +195,14 @@ impl Bus for KafkaBus {
             groups.push(GroupReading { group, members, places: read.map(place).collect() });
         }
         Ok(groups)
+    }
+
+    async fn extents(&self) -> Result<Vec<TopicExtent>, BusError> {
+        self.look_at_extents().await
+    }
+
+    async fn peek(&self, peek: Peek) -> Result<Peeked, BusError> {
+        self.look_at_records(peek).await
     }
 
     async fn subscribe(&self, group: &str, topics: &[Name]) -> Result<Box<dyn Subscription>, BusError> {

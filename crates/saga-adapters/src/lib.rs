@@ -10,3 +10,4 @@ pub mod kafka;
 pub mod postgres;
 pub mod redis;
 pub mod sqlite;
+pub mod stats;

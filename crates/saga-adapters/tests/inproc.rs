@@ -39,7 +39,9 @@ mod the_bus {
     use super::*;
 
     async fn make() -> Fixture<BusUnderTest> {
-        let bus = Arc::new(new_bus(10_000).0);
+        let letters = Arc::new(Letters::default());
+        let topics = ["one".into(), "two".into()];
+        let bus = Arc::new(InProcBus::observable(topics, 10_000, letters, Arc::new(SystemClock)));
         Fixture::new(BusUnderTest { bus, topics: ["one".into(), "two".into()], unknown: "three".into() })
     }
 

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use saga_adapters::kafka::{Created, KafkaBus, Options, TopicPlan};
+use saga_adapters::kafka::{Created, KafkaBus, LARGEST_LETTER, LARGEST_RECORD, Options, TopicPlan};
 use saga_core::Name;
 use saga_runtime::bus::{Assignment, Bus as _, Membership, Message, Subscription};
+use saga_runtime::delivery::{dead_letter, dead_letter_topic};
+use saga_runtime::wire;
 use testkit::conformance::bus::BusUnderTest;
 use testkit::conformance::{Fixture, until, within};
 use testkit::kafka::{broker, names};
@@ -18,7 +20,8 @@ fn bus() -> KafkaBus {
 }
 
 fn plan(name: &Name, partitions: u32) -> TopicPlan {
-    TopicPlan { name: name.clone(), partitions, replication: 1, retention_ms: None }
+    let largest = if name.as_str().ends_with(".dlq") { LARGEST_LETTER } else { LARGEST_RECORD };
+    TopicPlan { name: name.clone(), partitions, replication: 1, retention_ms: None, largest }
 }
 
 async fn with_topics(partitions: u32) -> (KafkaBus, [Name; 2]) {
@@ -113,6 +116,11 @@ impl Driver {
     async fn change(&mut self) -> String {
         let assignment = within("a change", self.membership.next()).await.unwrap();
         let told = format!("{assignment:?}");
+        self.took(assignment);
+        told
+    }
+
+    fn took(&mut self, assignment: Assignment) {
         match assignment {
             Assignment::Assigned { partition, subscription } => {
                 self.driven.insert(partition, subscription);
@@ -121,7 +129,6 @@ impl Driver {
                 self.driven.remove(&partition);
             }
         }
-        told
     }
 
     fn partitions(&self) -> BTreeSet<u32> {
@@ -163,6 +170,70 @@ async fn a_partition_of_all_topics_is_driven_by_one_member_and_changes_hands() {
     while first.driven.len() < 4 {
         first.change().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m12_a_partition_that_waits_for_its_loop_goes_on_after_the_group_is_balanced_anew() {
+    // More than is kept for a loop: the partition is paused.
+    const MANY: u64 = 9_000;
+    let (bus, topics) = with_topics(1).await;
+    let mut first = Driver::join(&bus, &topics).await;
+    first.change().await;
+    bus.publish((0..MANY).map(|number| message(&topics[0], 7, &number.to_string())).collect()).await.unwrap();
+    let mut taken = BTreeSet::new();
+    for round in 1..=3 {
+        take(&mut first, &mut taken, round * 500).await;
+        // Another member comes and goes; whoever it is, the only partition is with the first again at the end.
+        let second = self::bus();
+        let mut other = Driver::join(&second, &topics).await;
+        until("both are members", || async {
+            let groups = bus.reading().await.unwrap();
+            groups.iter().any(|group| group.group == "drivers" && group.members.len() == 2)
+        })
+        .await;
+        other.driven.clear();
+        drop(other);
+        within("the good-bye", second.close()).await;
+    }
+    take(&mut first, &mut taken, MANY).await;
+    assert!(taken.iter().copied().eq(0..MANY), "every record arrived");
+}
+
+/// Takes records of the only partition until there are so many.
+async fn take(driver: &mut Driver, taken: &mut BTreeSet<u64>, count: u64) {
+    while (taken.len() as u64) < count {
+        let Some(subscription) = driver.driven.get_mut(&0) else {
+            driver.change().await;
+            continue;
+        };
+        tokio::select! {
+            arrived = within("records", subscription.next(250)) => {
+                // A reader whose partition went away says so: the next one brings the rest.
+                let Ok(arrived) = arrived else {
+                    driver.driven.remove(&0);
+                    continue;
+                };
+                taken.extend(arrived.iter().map(|d| std::str::from_utf8(&d.message.payload).unwrap().parse::<u64>().unwrap()));
+                subscription.commit().await.unwrap();
+            }
+            change = driver.membership.next() => driver.took(change.unwrap()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m07_the_largest_record_that_anybody_can_send_can_be_buried() {
+    let [topic] = names();
+    let letters = dead_letter_topic(&topic);
+    let bus = bus();
+    until("topics can be made", || async { bus.create(&[plan(&topic, 1), plan(&letters, 1)]).await.is_ok() }).await;
+    let mut reader = bus.subscribe("large", std::slice::from_ref(&topic)).await.unwrap();
+    // Nearly all of what the topic takes; the rest is for the record's own frame.
+    let huge = Message { payload: vec![b'x'; LARGEST_RECORD as usize - 150].into(), ..message(&topic, 7, "") };
+    within("an acknowledgement", bus.publish(vec![huge])).await.unwrap();
+    let arrived = within("the record", reader.next(1)).await.unwrap();
+    let poison = wire::parse(&arrived[0].message).unwrap_err();
+    within("the letter's", bus.publish(vec![dead_letter(&arrived[0], &poison, 0)])).await.unwrap();
 }
 
 /// Brokers that can be told to fail; they know no admin requests, so topics are made beside.

@@ -337,7 +337,7 @@ mod groups {
         let batches = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&batches);
         let writing = pg.clone();
-        let groups = Groups::new(64, move |ids: Vec<i64>| {
+        let groups = Groups::new(64, Duration::ZERO, move |ids: Vec<i64>| {
             let pg = writing.clone();
             counted.fetch_add(1, Ordering::Relaxed);
             async move {
@@ -367,11 +367,38 @@ mod groups {
         assert_eq!(count(&pg).await, 530);
     }
 
+    #[test]
+    fn under_a_pace_what_arrives_before_the_next_turn_is_written_together() {
+        testkit::sim::within(async {
+            let sim = Arc::new(testkit::sim::Sim::new(1, false));
+            let batches = Arc::new(parking_lot::Mutex::new(Vec::new()));
+            let seen = Arc::clone(&batches);
+            let groups = Groups::new(8, Duration::from_millis(20), move |items: Vec<u8>| {
+                seen.lock().push(items.clone());
+                async move { Ok(items) }
+            });
+            assert_eq!(groups.put(1).await, Ok(1));
+            assert_eq!(sim.elapsed(), 0, "who comes to an idle one does not wait");
+            let mut requests = tokio::task::JoinSet::new();
+            for (item, after) in [(2, 1), (3, 10), (4, 19)] {
+                let (groups, sim) = (groups.clone(), Arc::clone(&sim));
+                requests.spawn(async move {
+                    sim.sleep(after).await;
+                    groups.put(item).await
+                });
+            }
+            assert_eq!(requests.join_all().await.iter().filter(|answer| answer.is_ok()).count(), 3);
+            assert_eq!(sim.elapsed(), 20);
+            assert_eq!(*batches.lock(), [vec![1], vec![2, 3, 4]]);
+        });
+    }
+
     #[tokio::test]
     async fn what_time_can_heal_is_told_to_all() {
-        let groups: Groups<u8, u8> = Groups::new(8, |_| async { Err(StoreError::Transient("away".into())) });
+        let groups: Groups<u8, u8> =
+            Groups::new(8, Duration::ZERO, |_| async { Err(StoreError::Transient("away".into())) });
         assert_eq!(groups.put(1).await, Err(StoreError::Transient("away".into())));
-        let groups: Groups<u8, u8> = Groups::new(8, |_| async { Ok(vec![]) });
+        let groups: Groups<u8, u8> = Groups::new(8, Duration::ZERO, |_| async { Ok(vec![]) });
         assert!(matches!(groups.put(1).await, Err(StoreError::Fault(_))));
     }
 }

@@ -19,7 +19,7 @@ use crate::definition::{Definition, Kind, StepSpec};
 use crate::event::Event;
 use crate::json::Json;
 use crate::key::{Millis, Name, Op, SagaKey};
-use crate::protocol::{Command, Outcome, Refusal, Reply, ResultEvent};
+use crate::protocol::{Command, Outcome, Refusal, Reply, ResultEvent, Work};
 use crate::state::{Phase, ReplayError, Saga, Status, begin};
 
 /// What an operator can do to a saga.
@@ -207,7 +207,7 @@ fn start(definition: &Definition, key: &SagaKey, input: Json, now: Millis) -> Re
     Ok(plan.finish())
 }
 
-fn command(definition: &Definition, saga: &Saga, spec: &StepSpec, op: Op, attempt: u32) -> Option<Effect> {
+pub(crate) fn command(definition: &Definition, saga: &Saga, spec: &StepSpec, op: Op, attempt: u32) -> Option<Effect> {
     let topic = match op {
         Op::Do => spec.action.clone(),
         Op::Undo => spec.undo.clone()?,
@@ -268,7 +268,7 @@ impl<'d> Plan<'d> {
     }
 
     fn reply(&mut self, reply: Reply) -> Result<(), Rejection> {
-        let Reply { step, op, attempt, outcome, .. } = reply;
+        let Reply { step, op, attempt, outcome, work, .. } = reply;
         let spec = self.spec(&step)?;
         let forward = matches!(self.saga.status, Status::Running | Status::Stuck);
         let awaited = match self.saga.step(step.as_str()).map(|s| &s.phase) {
@@ -279,7 +279,7 @@ impl<'d> Plan<'d> {
         let not_awaited = || Rejection::NotAwaited { step: step.clone(), op };
         let (current, scheduled) = awaited.ok_or_else(not_awaited)?;
         match outcome {
-            Outcome::Done(output) => self.done(step, op, output),
+            Outcome::Done(output) => self.done(step, op, output, work),
             Outcome::Refused(refusal) if op == Op::Undo || spec.kind == Kind::Retriable => {
                 if !scheduled {
                     return Err(not_awaited());
@@ -287,34 +287,41 @@ impl<'d> Plan<'d> {
                 self.stuck(step, op, format!("{}: {}", refusal.code, refusal.detail))
             }
             Outcome::Refused(refusal) => {
-                self.add(Event::StepRefused { step, refusal: refusal.clone(), at: self.now })?;
+                self.add(Event::StepRefused { step, refusal: refusal.clone(), work, at: self.now })?;
                 self.compensate(refusal)
             }
             Outcome::Retry(detail) | Outcome::Unknown(detail) => {
                 if attempt != current || !scheduled {
                     return Err(not_awaited());
                 }
-                self.delay(spec, op, attempt, detail)
+                self.delay(spec, op, attempt, detail, work)
             }
         }
     }
 
-    fn done(&mut self, step: Name, op: Op, output: Json) -> Result<(), Rejection> {
+    fn done(&mut self, step: Name, op: Op, output: Json, work: Option<Work>) -> Result<(), Rejection> {
         self.add(match op {
-            Op::Do => Event::StepCompleted { step, output, at: self.now },
-            Op::Undo => Event::StepUndone { step, at: self.now },
+            Op::Do => Event::StepCompleted { step, output, work, at: self.now },
+            Op::Undo => Event::StepUndone { step, work, at: self.now },
         })?;
         self.advance()
     }
 
-    fn delay(&mut self, spec: &StepSpec, op: Op, attempt: u32, detail: String) -> Result<(), Rejection> {
+    fn delay(
+        &mut self,
+        spec: &StepSpec,
+        op: Op,
+        attempt: u32,
+        detail: String,
+        work: Option<Work>,
+    ) -> Result<(), Rejection> {
         let policy = policy(spec, op);
         let step = spec.name.clone();
         if policy.exhausted(attempt) {
             return self.stuck(step, op, format!("{attempt} attempts; the last: {detail}"));
         }
         let due = self.now + policy.backoff(&self.saga.key, step.as_str(), op, attempt);
-        self.add(Event::StepDelayed { step, op, detail, due, at: self.now })
+        self.add(Event::StepDelayed { step, op, detail, due, work, at: self.now })
     }
 
     fn stuck(&mut self, step: Name, op: Op, detail: String) -> Result<(), Rejection> {

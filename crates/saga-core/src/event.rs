@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::json::Json;
 use crate::key::{Millis, Name, Op};
-use crate::protocol::Refusal;
+use crate::protocol::{Refusal, Work};
 use crate::state::Status;
 
 /// Something that happened to a saga. `at` is ms since the epoch.
@@ -45,6 +45,9 @@ pub enum Event {
         /// What it told.
         #[serde(default, skip_serializing_if = "is_null")]
         output: Json,
+        /// When the participant was at it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        work: Option<Work>,
         /// When.
         at: Millis,
     },
@@ -54,6 +57,9 @@ pub enum Event {
         step: Name,
         /// Why.
         refusal: Refusal,
+        /// When the participant was at it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        work: Option<Work>,
         /// When.
         at: Millis,
     },
@@ -67,6 +73,9 @@ pub enum Event {
         detail: String,
         /// When it is sent again.
         due: Millis,
+        /// When the participant was at it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        work: Option<Work>,
         /// When.
         at: Millis,
     },
@@ -114,6 +123,9 @@ pub enum Event {
     StepUndone {
         /// Which step.
         step: Name,
+        /// When the participant was at it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        work: Option<Work>,
         /// When.
         at: Millis,
     },

@@ -23,6 +23,12 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether a text can name a definition, a step or a topic: what every database, broker and file can hold.
+    pub fn is_lawful(text: &str) -> bool {
+        let lawful = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
+        (1..=100).contains(&text.len()) && text.bytes().all(lawful)
+    }
 }
 
 impl fmt::Debug for Name {

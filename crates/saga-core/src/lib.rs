@@ -9,14 +9,16 @@ pub mod definition;
 pub mod event;
 pub mod json;
 pub mod key;
+pub mod progress;
 pub mod protocol;
 pub mod render;
 pub mod retry;
 pub mod state;
+pub mod told;
 
 pub use decide::{Decision, Effect, Input, Rejection, Verb, decide, outstanding};
 pub use definition::{Definition, DefinitionError};
 pub use event::Event;
 pub use json::Json;
 pub use key::{Millis, Name, Op, SagaKey};
-pub use state::{Saga, Status, replay, results};
+pub use state::{ReplayError, Saga, Status, replay, results};

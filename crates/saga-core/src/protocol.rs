@@ -61,7 +61,8 @@ impl Command {
 
     /// The answer to this command.
     pub fn reply(&self, outcome: Outcome) -> Reply {
-        Reply { saga: self.saga.clone(), step: self.step.clone(), op: self.op, attempt: self.attempt, outcome }
+        let Self { saga, step, op, attempt, .. } = self.clone();
+        Reply { saga, step, op, attempt, outcome, work: None }
     }
 }
 
@@ -127,6 +128,17 @@ pub struct Reply {
     pub attempt: u32,
     /// What became of it.
     pub outcome: Outcome,
+    /// When the participant was at it, if it says so. Nothing is decided by it.
+    pub work: Option<Work>,
+}
+
+/// When a participant was at a command, by its own clock: for people, who want to know what waited and what worked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Work {
+    /// When it began, in ms since the epoch.
+    pub began: u64,
+    /// How long it took, in ms.
+    pub ms: u64,
 }
 
 /// How a step stands, as customers see it (the original's words).

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use saga_core::Name;
+use saga_core::{Millis, Name};
 
 /// A header's name and value.
 pub type Header = (Name, Bytes);
@@ -86,6 +86,23 @@ pub trait Bus: Send + Sync + 'static {
     /// When the bus cannot be reached.
     async fn reading(&self) -> Result<Vec<GroupReading>, BusError>;
 
+    /// The topics that there are, by name, and what is in them.
+    ///
+    /// # Errors
+    /// When the bus cannot be reached.
+    async fn extents(&self) -> Result<Vec<TopicExtent>, BusError> {
+        Err(BusError::Unavailable("this bus cannot be looked into".to_owned()))
+    }
+
+    /// Looks at records without taking them: no group is joined, nothing is committed. Bounded in records, bytes and time.
+    ///
+    /// # Errors
+    /// When the topic does not exist or the bus cannot be reached.
+    async fn peek(&self, peek: Peek) -> Result<Peeked, BusError> {
+        let _ = peek;
+        Err(BusError::Unavailable("this bus cannot be looked into".to_owned()))
+    }
+
     /// Joins a group that drives whole partitions. A bus without partitions has one, number 0.
     ///
     /// # Errors
@@ -93,6 +110,65 @@ pub trait Bus: Send + Sync + 'static {
     async fn join(&self, group: &str, topics: &[Name]) -> Result<Box<dyn Membership>, BusError> {
         Ok(Box::new(Whole(Some(self.subscribe(group, topics).await?))))
     }
+}
+
+/// A topic and what is in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicExtent {
+    /// The topic.
+    pub topic: Name,
+    /// Its partitions, by number.
+    pub partitions: Vec<PartitionExtent>,
+}
+
+/// Which records of a partition can be looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PartitionExtent {
+    /// The partition.
+    pub partition: u32,
+    /// The first of them.
+    pub begin: u64,
+    /// The next record that will be written.
+    pub end: u64,
+}
+
+/// Which records to look at, the newest first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peek {
+    /// The topic.
+    pub topic: Name,
+    /// Only of this partition.
+    pub partition: Option<u32>,
+    /// Only this record and older ones; with a partition.
+    pub from: Option<u64>,
+    /// Only with this key.
+    pub key: Option<Bytes>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// Records that were looked at.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Peeked {
+    /// The newest first.
+    pub records: Vec<PeekedRecord>,
+    /// Of one partition: where the next look goes on; `None` when there is no more.
+    pub next_from: Option<u64>,
+    /// Since when records are kept, in ms since the epoch, where the bus keeps them only while somebody looks.
+    pub kept_since: Option<Millis>,
+}
+
+/// A record that was looked at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeekedRecord {
+    /// Where it stands.
+    pub partition: u32,
+    /// Where in the partition.
+    pub offset: u64,
+    /// When it was written, in ms since the epoch, if the bus knows.
+    pub at: Option<Millis>,
+    /// The record.
+    pub message: Message,
 }
 
 /// How far a consumer group has read.

@@ -19,13 +19,15 @@ pub struct LoopOptions {
     pub batch: usize,
     /// How often a record may make its handler fail before it becomes a dead letter.
     pub poison_after: u32,
+    /// How far apart the beginnings of two units are at least; see [`crate::pace`].
+    pub pace: Duration,
     /// The first wait after a failure that time can heal; doubles up to a hundred times this.
     pub backoff: Duration,
 }
 
 impl Default for LoopOptions {
     fn default() -> Self {
-        Self { batch: 256, poison_after: 5, backoff: Duration::from_millis(50) }
+        Self { batch: 256, poison_after: 5, pace: Duration::ZERO, backoff: Duration::from_millis(50) }
     }
 }
 
@@ -64,19 +66,49 @@ pub(crate) async fn publish(
     stats: &Stats,
     options: LoopOptions,
 ) -> bool {
+    !matches!(publish_unless(bus, clock, &messages, stop, stats, options, |_| false).await, Published::Stopped)
+}
+
+/// What became of messages that were to be published.
+pub(crate) enum Published {
+    /// All are acknowledged.
+    All,
+    /// Stopped or closed before that.
+    Stopped,
+    /// They cannot be: this topic does not exist.
+    Nowhere(Name),
+}
+
+/// Publishes until acknowledged. A topic that does not exist is waited for, too, unless `hopeless` says that nobody is
+/// going to make it.
+pub(crate) async fn publish_unless(
+    bus: &dyn Bus,
+    clock: &dyn Clock,
+    messages: &[Message],
+    stop: &CancellationToken,
+    stats: &Stats,
+    options: LoopOptions,
+    hopeless: impl Fn(&Name) -> bool,
+) -> Published {
     if messages.is_empty() {
-        return true;
+        return Published::All;
     }
     let mut failures = 0;
     loop {
-        match bus.publish(messages.clone()).await {
-            Ok(()) => return true,
-            Err(BusError::Closed) => return false,
+        match bus.publish(messages.to_vec()).await {
+            Ok(()) => {
+                stats.published.add(messages.len() as u64);
+                return Published::All;
+            }
+            Err(BusError::Closed) => return Published::Stopped,
+            Err(BusError::UnknownTopic(topic)) if failures >= options.poison_after && hopeless(&topic) => {
+                return Published::Nowhere(topic);
+            }
             Err(error) => {
                 tracing::warn!(%error, count = messages.len(), "publishing failed; trying again");
                 stats.retried_units.inc();
                 if !pause(clock, stop, options, &mut failures).await {
-                    return false;
+                    return Published::Stopped;
                 }
             }
         }

@@ -14,6 +14,7 @@ pub mod dead_letters;
 pub mod delivery;
 pub mod failures;
 pub mod orchestrator;
+pub mod pace;
 pub mod participant;
 pub mod read_through;
 pub mod stats;
@@ -28,6 +29,6 @@ pub use orchestrator::{
     Definitions, GroupHandle, OperateError, Orchestrator, OrchestratorGroup, OrchestratorHandle, OrchestratorOptions,
 };
 pub use participant::{LoopContext, Participant, run_participant};
-pub use read_through::{Loaded, ReadThrough};
+pub use read_through::{Loaded, ReadStats, ReadThrough};
 pub use stats::Stats;
 pub use store::StoreError;

@@ -12,6 +12,7 @@
 mod group;
 mod recovery;
 mod timers;
+mod told;
 mod traced;
 mod unit;
 
@@ -25,11 +26,13 @@ use tokio::sync::{mpsc, oneshot};
 use crate::bus::{BusError, Subscription};
 use crate::crash;
 use crate::delivery::{pause, subscribe};
+use crate::pace::Pace;
 use crate::participant::LoopContext;
 use crate::store::{Owner, SagaRow, SagaStore, StoreError};
 use timers::Timers;
 
 pub use group::{GroupHandle, OrchestratorGroup};
+pub use told::{Direction, ToldMessage, told_messages};
 
 /// Every definition that sagas may be pinned to, by name and version.
 #[derive(Clone, Debug, Default)]
@@ -219,7 +222,11 @@ impl Orchestrator {
             return Ok(());
         }
         let mut failures = 0;
+        let mut pace = Pace::new(options.pace);
         loop {
+            if !pace.turn(&*clock, &stop).await {
+                return Ok(());
+            }
             let wake = self.timers.next();
             let (mut deliveries, mut requests) = (Vec::new(), Vec::new());
             tokio::select! {
@@ -245,7 +252,12 @@ impl Orchestrator {
                 () = sleep_until(&*clock, wake) => {}
             }
             failures = 0;
-            let due = self.timers.due(clock.now(), options.batch);
+            pace.begin(&*clock);
+            let now = clock.now();
+            if let Some(late) = wake.and_then(|wake| now.checked_sub(wake)) {
+                self.context.stats.timer_lag.observe_millis(late);
+            }
+            let due = self.timers.due(now, options.batch);
             if !due.is_empty() {
                 crash::point(GROUP, "timer");
             }

@@ -1,7 +1,8 @@
 //! The participant loop: commands in, one transaction, replies out, then the offsets.
 //!
 //! One record never harms its neighbours: what cannot be parsed becomes a dead letter at once; when a batch fails or
-//! panics, each command is tried alone, and one that keeps failing becomes a dead letter while the rest goes on.
+//! panics, each command is tried alone, and one that keeps failing becomes a dead letter while the rest goes on. So does
+//! one that wants its reply on a topic that nobody made.
 
 mod traced;
 
@@ -10,14 +11,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use saga_core::protocol::{Command, Reply};
+use saga_core::protocol::{Command, Reply, Work};
 use saga_core::{Name, Op};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Delivery, Message};
 use crate::clock::Clock;
 use crate::crash;
-use crate::delivery::{LoopOptions, dead_letter, log_dead_letter, pause, publish, subscribe};
+use crate::delivery::{LoopOptions, Published, dead_letter, log_dead_letter, pause, publish_unless, subscribe};
+use crate::pace::Pace;
 use crate::stats::Stats;
 use crate::store::StoreError;
 use crate::trace::Tracer;
@@ -76,11 +78,15 @@ pub struct LoopContext {
 
 /// Runs a participant until it is stopped. A unit of work in progress is finished first.
 pub async fn run_participant(context: LoopContext, participant: Arc<dyn Participant>) {
-    let LoopContext { bus, clock, stop, stats, options, .. } = &context;
+    let LoopContext { bus, clock, stop, options, .. } = &context;
     let (group, topics) = (participant.group(), participant.topics());
     let Some(mut subscription) = subscribe(&**bus, &**clock, group, &topics, stop, *options).await else { return };
     let mut failures = 0;
+    let mut pace = Pace::new(options.pace);
     loop {
+        if !pace.turn(&**clock, stop).await {
+            return;
+        }
         let arrived = tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -98,10 +104,11 @@ pub async fn run_participant(context: LoopContext, participant: Arc<dyn Particip
             }
         };
         failures = 0;
+        pace.begin(&**clock);
         crash::point(group, "fetched");
         let mut traced = Batch::of(&context, &deliveries);
         let Some(answers) = unit(&context, &*participant, deliveries, &mut traced).await else { return };
-        if !publish(&**bus, &**clock, answers, stop, stats, *options).await {
+        if !answers.publish(&context).await {
             return;
         }
         traced.record(&context, group);
@@ -112,48 +119,95 @@ pub async fn run_participant(context: LoopContext, participant: Arc<dyn Particip
     }
 }
 
+/// What a unit of work has to publish.
+#[derive(Default)]
+struct Answers {
+    /// Dead letters, then replies.
+    messages: Vec<Message>,
+    letters: usize,
+    commands: Vec<(Delivery, Command)>,
+}
+
+impl Answers {
+    fn bury(&mut self, context: &LoopContext, delivery: &Delivery, poison: &Poison) {
+        log_dead_letter(delivery, poison);
+        context.stats.poisoned.inc();
+        self.messages.insert(self.letters, dead_letter(delivery, poison, context.clock.now()));
+        self.letters += 1;
+    }
+
+    /// Publishes all. `false`: stopped before that.
+    async fn publish(mut self, context: &LoopContext) -> bool {
+        let LoopContext { bus, clock, stop, stats, options, .. } = context;
+        loop {
+            let replies = &self.messages[self.letters..];
+            let hopeless = |topic: &Name| replies.iter().any(|reply| reply.topic == *topic);
+            match publish_unless(&**bus, &**clock, &self.messages, stop, stats, *options, hopeless).await {
+                Published::All => return true,
+                Published::Stopped => return false,
+                Published::Nowhere(topic) => self.bury_those_for(context, &topic),
+            }
+        }
+    }
+
+    /// Their answers are stored: when the topic is there one day, the commands' next sending brings them.
+    fn bury_those_for(&mut self, context: &LoopContext, topic: &Name) {
+        let replies = self.messages.split_off(self.letters);
+        let detail = format!("the answer cannot be given: there is no topic {topic}");
+        let poison = Poison::Unhandled { attempts: context.options.poison_after, detail };
+        let commands = std::mem::take(&mut self.commands);
+        for (delivery, _) in commands.iter().filter(|(_, command)| command.reply_to == *topic) {
+            self.bury(context, delivery, &poison);
+        }
+        self.messages.extend(replies.into_iter().filter(|reply| reply.topic != *topic));
+        self.commands = commands;
+    }
+}
+
 /// One unit of work: the replies and dead letters to publish. `None`: stopped before it could be finished.
 async fn unit(
     context: &LoopContext,
     participant: &dyn Participant,
     deliveries: Vec<Delivery>,
     traced: &mut Batch,
-) -> Option<Vec<Message>> {
+) -> Option<Answers> {
     let mut commands = Vec::with_capacity(deliveries.len());
-    let mut answers = Vec::with_capacity(deliveries.len());
-    let mut bury = |delivery: &Delivery, poison: &Poison| {
-        log_dead_letter(delivery, poison);
-        context.stats.poisoned.inc();
-        answers.push(dead_letter(delivery, poison, context.clock.now()));
-    };
+    let mut answers = Answers::default();
+    let (group, now) = (context.stats.groups.of(participant.group()), context.clock.now());
     for delivery in deliveries {
-        match wire::parse(&delivery.message) {
-            Ok(Inbound::Command(command)) => commands.push((delivery, command)),
-            Ok(Inbound::Start(_)) => bury(&delivery, &Poison::Misplaced(wire::START)),
-            Ok(Inbound::Cancel(_)) => bury(&delivery, &Poison::Misplaced(wire::CANCEL)),
-            Ok(Inbound::Reply(_)) => bury(&delivery, &Poison::Misplaced(wire::REPLY)),
-            Ok(Inbound::Result { .. }) => bury(&delivery, &Poison::Misplaced(wire::RESULT)),
-            Err(poison) => bury(&delivery, &poison),
-        }
+        let poison = match wire::parse(&delivery.message) {
+            Ok(Inbound::Command(command)) => {
+                if let Some(sent_at) = wire::sent_at(&delivery.message) {
+                    context.stats.sagas.taken_up(&command, sent_at, now);
+                }
+                commands.push((delivery, command));
+                continue;
+            }
+            Ok(Inbound::Start(_)) => Poison::Misplaced(wire::START),
+            Ok(Inbound::Cancel(_)) => Poison::Misplaced(wire::CANCEL),
+            Ok(Inbound::Reply(_)) => Poison::Misplaced(wire::REPLY),
+            Ok(Inbound::Result { .. }) => Poison::Misplaced(wire::RESULT),
+            Err(poison) => poison,
+        };
+        group.poisoned.inc();
+        answers.bury(context, &delivery, &poison);
     }
     let batch: Vec<Command> = commands.iter().map(|(_, command)| command.clone()).collect();
+    if !batch.is_empty() {
+        group.batch.observe(batch.len() as u64);
+    }
     let mut replies = Vec::with_capacity(batch.len());
     traced.begun(context);
     match attempt(context, participant, batch).await? {
         Ok(all) => replies = all,
-        Err(_) if commands.len() == 1 => {
-            let (delivery, command) = &commands[0];
-            match alone(context, participant, command).await? {
-                Ok(reply) => replies.push(reply),
-                Err(poison) => bury(delivery, &poison),
-            }
-        }
         Err(detail) => {
-            tracing::warn!(detail, count = commands.len(), "a batch failed; trying each command alone");
+            if commands.len() > 1 {
+                tracing::warn!(detail, count = commands.len(), "a batch failed; trying each command alone");
+            }
             for (delivery, command) in &commands {
                 match alone(context, participant, command).await? {
                     Ok(reply) => replies.push(reply),
-                    Err(poison) => bury(delivery, &poison),
+                    Err(poison) => answers.bury(context, delivery, &poison),
                 }
             }
         }
@@ -161,12 +215,13 @@ async fn unit(
     traced.committed(context);
     let topics = commands.iter().map(|(_, c)| ((&c.saga, &c.step, c.op), &c.reply_to));
     let topics: std::collections::HashMap<_, _> = topics.collect();
-    answers.extend(replies.iter().filter_map(|reply| {
+    answers.messages.extend(replies.iter().filter_map(|reply| {
         let topic = topics.get(&(&reply.saga, &reply.step, reply.op))?;
         let mut message = wire::reply_message(topic, reply);
         traced.answered(context, topic, reply, &mut message);
         Some(message)
     }));
+    answers.commands = commands;
     Some(answers)
 }
 
@@ -199,18 +254,27 @@ async fn attempt(
         return Some(Ok(Vec::new()));
     }
     let mut failures = 0;
+    let group = context.stats.groups.of(participant.group());
     loop {
+        let begun = context.clock.nanos();
         let undoes = batch.iter().any(|command| command.op == Op::Undo);
         crash::point(participant.group(), if undoes { "undo.before_commit" } else { "do.before_commit" });
+        let began = context.clock.now();
         let run = AssertUnwindSafe(participant.handle(batch.clone())).catch_unwind().await;
+        group.handling.observe_between(begun, context.clock.nanos());
+        // The batch is one transaction: all of its commands took as long as it did.
+        let work = Some(Work { began, ms: context.clock.now().saturating_sub(began) });
         crash::point(participant.group(), if undoes { "undo.committed" } else { "do.committed" });
         match run {
-            Ok(Ok(replies)) if replies.len() == batch.len() => return Some(Ok(replies)),
+            Ok(Ok(replies)) if replies.len() == batch.len() => {
+                return Some(Ok(replies.into_iter().map(|reply| Reply { work, ..reply }).collect()));
+            }
             Ok(Ok(replies)) => return Some(Err(format!("{} replies for {} commands", replies.len(), batch.len()))),
             Ok(Err(StoreError::Fault(detail))) => return Some(Err(detail)),
             Ok(Err(error @ (StoreError::Transient(_) | StoreError::Full(_)))) => {
                 tracing::warn!(%error, group = participant.group(), "a batch could not be written; trying again");
                 context.stats.retried_units.inc();
+                group.retried.inc();
                 if !pause(&*context.clock, &context.stop, context.options, &mut failures).await {
                     return None;
                 }

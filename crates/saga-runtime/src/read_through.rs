@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cache::{Cache, Lock};
+use crate::stats::Counter;
 
 /// How long a read may take: a lock that is held for longer is held by nobody.
 const HELD: Duration = Duration::from_secs(2);
@@ -28,6 +29,19 @@ pub struct Loaded<T> {
     pub keep: bool,
 }
 
+/// What was counted, for all kinds of values that share a cache.
+#[derive(Debug, Default)]
+pub struct ReadStats {
+    /// Values that were in the cache.
+    pub hits: Counter,
+    /// Values that were not, or of which the cache did not know.
+    pub misses: Counter,
+    /// Reads of the database under the lock.
+    pub locked: Counter,
+    /// Reads of the database without it: another holds it for too long, or it cannot be had.
+    pub unlocked: Counter,
+}
+
 /// One kind of value, by id. Cheap to clone.
 #[derive(Clone)]
 pub struct ReadThrough {
@@ -35,6 +49,7 @@ pub struct ReadThrough {
     backing: Option<(Arc<dyn Cache>, Arc<dyn Lock>)>,
     kind: &'static str,
     ttl: Duration,
+    stats: Arc<ReadStats>,
 }
 
 impl std::fmt::Debug for ReadThrough {
@@ -46,7 +61,7 @@ impl std::fmt::Debug for ReadThrough {
 impl ReadThrough {
     /// Over a cache and a lock. `kind` tells apart whose ids they are.
     pub fn new(cache: Arc<dyn Cache>, lock: Arc<dyn Lock>, kind: &'static str, ttl: Duration) -> Self {
-        Self { backing: Some((cache, lock)), kind, ttl }
+        Self { backing: Some((cache, lock)), kind, ttl, stats: Arc::default() }
     }
 
     /// The same for another kind of value.
@@ -57,12 +72,17 @@ impl ReadThrough {
 
     /// Asks the database each time.
     pub fn none() -> Self {
-        Self { backing: None, kind: "", ttl: Duration::ZERO }
+        Self { backing: None, kind: "", ttl: Duration::ZERO, stats: Arc::default() }
     }
 
     /// Whether there is a cache at all.
     pub fn is_some(&self) -> bool {
         self.backing.is_some()
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> Arc<ReadStats> {
+        Arc::clone(&self.stats)
     }
 
     fn key(&self, id: u64) -> String {
@@ -92,6 +112,7 @@ impl ReadThrough {
         if let Some(known) = self.peek(id).await {
             return Ok(Some(known));
         }
+        if guard.is_some() { &self.stats.locked } else { &self.stats.unlocked }.inc();
         let loaded = load().await?;
         if let Some(loaded) = &loaded {
             self.put(id, loaded).await;
@@ -103,7 +124,9 @@ impl ReadThrough {
     /// The value of an id, if it is in the cache.
     pub async fn peek<T: DeserializeOwned>(&self, id: u64) -> Option<T> {
         let (cache, _) = self.backing.as_ref()?;
-        serde_json::from_slice(&cache.get(&self.key(id)).await?).ok()
+        let found = cache.get(&self.key(id)).await.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        if found.is_some() { &self.stats.hits } else { &self.stats.misses }.inc();
+        found
     }
 
     /// Keeps what was read.

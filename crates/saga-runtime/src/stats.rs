@@ -1,12 +1,33 @@
 //! Counters of what a loop saw: for `/readyz?verbose`, metrics and tests that must not be vacuous.
+//!
+//! Counted with relaxed atomics and never waited for. What is told apart (definitions, steps, groups) is known at the
+//! start and does not grow with what arrives.
+
+mod groups;
+mod histogram;
+mod sagas;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use groups::{Group, Groups};
+pub use histogram::{Histogram, Snapshot, micros};
+pub use sagas::{Ended, OfDefinition, OfStep, Sagas};
+
+use crate::orchestrator::Definitions;
 
 macro_rules! stats {
     ($($(#[$doc:meta])* $field:ident),* $(,)?) => {
         /// Counters since the start of the process.
         #[derive(Debug, Default)]
-        pub struct Stats { $($(#[$doc])* pub $field: Counter,)* }
+        pub struct Stats {
+            $($(#[$doc])* pub $field: Counter,)*
+            /// How late the earliest of the timers was that a loop woke up for.
+            pub timer_lag: Histogram,
+            /// By definition and step.
+            pub sagas: Sagas,
+            /// By participant.
+            pub groups: Groups,
+        }
 
         impl Stats {
             /// All counters by name.
@@ -42,12 +63,23 @@ stats! {
     unknown_sagas,
     /// Compare-and-set that lost.
     conflicts,
+    /// Commits refused because another owner had taken over.
+    fenced,
+    /// Messages that the bus took.
+    published,
     /// Records that were not messages of ours.
     poisoned,
     /// Units that were run again because the store or the bus could not.
     retried_units,
     /// Sagas whose rows make no sense; they are left alone and a human is told.
     quarantined,
+}
+
+impl Stats {
+    /// Of a process whose sagas have these definitions.
+    pub fn of(definitions: &Definitions) -> Self {
+        Self { sagas: Sagas::of(definitions), ..Self::default() }
+    }
 }
 
 /// A counter that many threads count up.

@@ -154,6 +154,19 @@ pub struct SagaCount {
     pub count: u64,
 }
 
+/// How many sagas in flight await a command's answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Awaited {
+    /// Of which definition.
+    pub definition: Name,
+    /// As `step.op`.
+    pub awaiting: String,
+    /// How many.
+    pub count: u64,
+    /// When the one of them last changed that has not for longest, in ms since the epoch.
+    pub oldest_at: Millis,
+}
+
 /// How many sagas in flight stand in one state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InFlight {
@@ -206,6 +219,19 @@ pub trait SagaStore: Send + Sync + 'static {
     /// # Errors
     /// See [`StoreError`].
     async fn count_in_flight(&self) -> Result<Vec<InFlight>, StoreError>;
+
+    /// How many sagas in flight that no human is needed for await each command.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    async fn count_awaited(&self) -> Result<Vec<Awaited>, StoreError>;
+
+    /// How many sagas that started at this moment or later there are, by definition and state. What it costs grows with
+    /// their number.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    async fn count_started(&self, from: Millis) -> Result<Vec<SagaCount>, StoreError>;
 
     /// How many sagas have ended, by definition and state. Reads an index from end to end: not to be asked for often.
     ///

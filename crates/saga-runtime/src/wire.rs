@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use saga_core::protocol::{Cancel, Command, Outcome, Refusal, Reply, ResultEvent, Start};
-use saga_core::{Json, Name, Op, SagaKey};
+use saga_core::protocol::{Cancel, Command, Outcome, Refusal, Reply, ResultEvent, Start, Work};
+use saga_core::{Json, Millis, Name, Op, SagaKey};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -26,6 +26,10 @@ pub const RESULT: &str = "saga.result.v1";
 
 /// Ids above this are corrupted by clients whose numbers are doubles (RFC 8259 §6).
 pub const MAX_ID: u64 = (1 << 53) - 1;
+
+/// What a start or a reply may carry, in bytes. Every command of a saga carries the start's payload and the outputs of the
+/// steps before it: it must fit a record of the bus whatever its saga is made of.
+pub const MAX_PAYLOAD: usize = 256 * 1024;
 
 /// A record that is not a message of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -52,6 +56,9 @@ pub enum Poison {
         /// What the parser said.
         detail: String,
     },
+    /// More than a saga may be made of.
+    #[error("payload is {0} bytes long; at most {MAX_PAYLOAD} are taken")]
+    TooLarge(usize),
     /// A known message, on a topic where it has no business.
     #[error("a {0} does not belong on this topic")]
     Misplaced(&'static str),
@@ -225,12 +232,28 @@ pub fn command_message(topic: &Name, command: &Command) -> Message {
     build(topic, COMMAND, &command.saga, &subject, &headers, to_json(&data))
 }
 
+/// Says on a command when it was sent, in ms since the epoch: for measuring how long it waits. Nothing depends on it.
+pub fn sent(mut command: Message, now: Millis) -> Message {
+    command.headers.push((names::SENT_AT.clone(), Bytes::from(now.to_string())));
+    command
+}
+
+/// When a message was sent, if it says so.
+pub fn sent_at(message: &Message) -> Option<Millis> {
+    message.header("sent_at")?.parse().ok()
+}
+
 /// A record that carries a reply.
 pub fn reply_message(topic: &Name, reply: &Reply) -> Message {
     let attempt = reply.attempt.to_string();
     let headers = [("step", reply.step.as_str()), ("op", reply.op.as_str()), ("attempt", &attempt)];
     let subject = format!("{}.{}.reply", reply.step, reply.op);
-    build(topic, REPLY, &reply.saga, &subject, &headers, outcome_to_json(&reply.outcome))
+    let mut message = build(topic, REPLY, &reply.saga, &subject, &headers, outcome_to_json(&reply.outcome));
+    if let Some(Work { began, ms }) = reply.work {
+        message.headers.push((names::BEGAN_AT.clone(), Bytes::from(began.to_string())));
+        message.headers.push((names::RUN_MS.clone(), Bytes::from(ms.to_string())));
+    }
+    message
 }
 
 /// A record that carries a result event.
@@ -250,6 +273,10 @@ pub fn parse(message: &Message) -> Result<Inbound, Poison> {
     if header(message, "ce_specversion")? != "1.0" {
         return Err(bad_header(message, "ce_specversion"));
     }
+    let length = message.payload.len();
+    if kind != COMMAND && length > MAX_PAYLOAD {
+        return Err(Poison::TooLarge(length));
+    }
     match kind {
         START => {
             let input = payload(message, START)?;
@@ -262,10 +289,11 @@ pub fn parse(message: &Message) -> Result<Inbound, Poison> {
         COMMAND => parse_command(message).map(Inbound::Command),
         REPLY => Ok(Inbound::Reply(Reply {
             saga: saga_key(message)?,
-            step: header(message, "step")?.into(),
+            step: name(message, "step")?,
             op: op(message)?,
             attempt: attempt(message)?,
             outcome: outcome_from_json(&message.payload)?,
+            work: work(message),
         })),
         RESULT => {
             let event: ResultEvent = payload(message, RESULT)?;
@@ -285,6 +313,9 @@ fn parse_command(message: &Message) -> Result<Command, Poison> {
     if saga_key(message)? != saga {
         return Err(bad_header(message, "saga_id"));
     }
+    if name(message, "step")? != data.step {
+        return Err(bad_header(message, "step"));
+    }
     let outputs = data
         .outputs
         .into_iter()
@@ -300,7 +331,7 @@ fn parse_command(message: &Message) -> Result<Command, Poison> {
         input: data.input,
         outputs,
         reason: data.reason,
-        reply_to: header(message, "reply_to")?.into(),
+        reply_to: name(message, "reply_to")?,
     })
 }
 
@@ -335,9 +366,15 @@ fn bad_header(message: &Message, name: &'static str) -> Poison {
 }
 
 fn saga_key(message: &Message) -> Result<SagaKey, Poison> {
-    let definition = header(message, "ce_source")?;
+    let definition = name(message, "ce_source")?;
     let id = header(message, "saga_id")?.parse::<u64>().ok().filter(|id| *id <= MAX_ID);
     Ok(SagaKey::new(definition, id.ok_or_else(|| bad_header(message, "saga_id"))?))
+}
+
+/// A name that no definition can have is no message's either: not every database could even be asked for it.
+fn name(message: &Message, header_name: &'static str) -> Result<Name, Poison> {
+    let text = header(message, header_name)?;
+    if Name::is_lawful(text) { Ok(Name::new(text)) } else { Err(bad_header(message, header_name)) }
 }
 
 fn op(message: &Message) -> Result<Op, Poison> {
@@ -350,6 +387,12 @@ fn op(message: &Message) -> Result<Op, Poison> {
 
 fn attempt(message: &Message) -> Result<u32, Poison> {
     header(message, "attempt")?.parse().map_err(|_| bad_header(message, "attempt"))
+}
+
+/// Both or none; what cannot be is not there, because nothing is decided by it.
+fn work(message: &Message) -> Option<Work> {
+    let number = |name| message.header(name)?.parse::<u64>().ok().filter(|number| *number <= MAX_ID);
+    Some(Work { began: number("began_at")?, ms: number("run_ms")? })
 }
 
 fn payload<'m, T: Deserialize<'m>>(message: &'m Message, kind: &'static str) -> Result<T, Poison> {
@@ -386,5 +429,7 @@ mod names {
     names! {
         CE_SPECVERSION = "ce_specversion", CE_TYPE = "ce_type", CE_SOURCE = "ce_source", CE_ID = "ce_id",
         SAGA_ID = "saga_id", STEP = "step", OP = "op", ATTEMPT = "attempt", REPLY_TO = "reply_to",
+        SENT_AT = "sent_at",
+        BEGAN_AT = "began_at", RUN_MS = "run_ms",
     }
 }

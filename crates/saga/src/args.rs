@@ -14,6 +14,10 @@ pub use failures::{FailuresArgs, FailuresCommand, StepRule};
 
 use crate::up::roles::ServiceRole;
 
+mod desk;
+
+pub use desk::{AuditArgs, BulkArgs, BulkVerb, CountsArgs, Filters, ManArgs, TopicsArgs, TopicsCommand};
+
 /// A shop built as six services around a saga engine. Without a command it starts the shop.
 #[derive(Parser, Debug)]
 #[command(name = "saga", version, about, max_term_width = 120)]
@@ -95,8 +99,12 @@ pub enum Command {
     /// Records that could not be handled
     #[command(subcommand)]
     Dlq(DlqCommand),
-    /// How far each consumer group has read the topics
-    Topics(Remote),
+    /// Who ordered what, why, and how it ended
+    Audit(AuditArgs),
+    /// How far each consumer group has read the topics; the topics and what is in them
+    Topics(TopicsArgs),
+    /// How those who carry out the steps are
+    Participants(Remote),
     /// Check the books of every database against each other; exits with 3 if they do not balance
     Check(CheckArgs),
     /// Say what is wrong with an installation and how to mend it; exits with 1 if something does not work
@@ -119,6 +127,8 @@ pub enum Command {
     Admin(AdminCommand),
     /// Ask a running shop whether it is ready; exits with 1 if not
     Healthcheck(Remote),
+    /// Print the manual page, or write one for each verb
+    Man(ManArgs),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -142,18 +152,9 @@ pub struct Remote {
 pub enum SagasCommand {
     /// The newest sagas
     List {
-        /// Only in these states, with commas: RUNNING,COMPENSATING,COMPLETED,COMPENSATED,COMPENSATION_STUCK,STUCK
-        #[arg(long)]
-        state: Option<String>,
-        /// Only of this definition
-        #[arg(long)]
-        definition: Option<String>,
-        /// Only those that await this step
-        #[arg(long)]
-        step: Option<String>,
-        /// Only those that have not moved for this long, like 90s, 15m, 2h
-        #[arg(long, value_parser = duration)]
-        older_than: Option<Duration>,
+        /// Which.
+        #[command(flatten)]
+        filters: Filters,
         /// At most this many
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
@@ -161,10 +162,16 @@ pub enum SagasCommand {
         #[command(flatten)]
         remote: Remote,
     },
+    /// How many sagas there are, by definition and state
+    Counts(CountsArgs),
     /// One saga with its history as a timeline
     Show(SagaArgs),
+    /// What a saga and its participants told each other
+    Messages(SagaArgs),
     /// The same, and whatever happens next, until it has ended
     Watch(SagaArgs),
+    /// Do the same to many sagas; only tells which, until --yes is given
+    Bulk(BulkArgs),
     /// Try a stuck step again now
     Retry(SteerArgs),
     /// Take everything back, if the pivot is not done
@@ -190,6 +197,16 @@ pub enum Resolution {
     Completed,
     /// None of it.
     Compensated,
+}
+
+impl Resolution {
+    /// As in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "COMPLETED",
+            Self::Compensated => "COMPENSATED",
+        }
+    }
 }
 
 /// Names a saga.
@@ -440,6 +457,17 @@ mod tests {
     fn dead_letters_are_never_purged_by_omission() {
         assert!(Cli::try_parse_from(["saga", "dlq", "purge", "reply", "--reason", "x"]).is_err());
         assert!(Cli::try_parse_from(["saga", "dlq", "purge", "reply", "--all", "--reason", "x"]).is_ok());
+    }
+
+    #[test]
+    fn a_bulk_order_without_yes_is_a_dry_run_and_topics_need_no_verb() {
+        let cli = Cli::try_parse_from(["saga", "sagas", "bulk", "retry", "--state", "STUCK", "--reason", "x"]).unwrap();
+        let Some(Command::Sagas(SagasCommand::Bulk(bulk))) = cli.command else { panic!("{cli:?}") };
+        assert!(!bulk.yes && bulk.expect.is_none());
+        let expecting = ["saga", "sagas", "bulk", "retry", "--id", "7", "--reason", "x", "--expect", "1"];
+        assert!(Cli::try_parse_from(expecting).is_err(), "without --yes");
+        assert!(Cli::try_parse_from(["saga", "topics"]).is_ok());
+        assert!(Cli::try_parse_from(["saga", "topics", "messages", "reply", "--from", "3"]).is_err());
     }
 
     #[test]

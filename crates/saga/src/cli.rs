@@ -3,15 +3,19 @@
 //! Exit codes: 0 it worked · 1 it did not · 2 the command line or the configuration is wrong · 3 the books do not balance.
 
 mod admin;
+mod audit;
 mod backup;
+mod bulk;
 mod check;
 mod configuration;
 mod dlq;
 mod doctor;
 mod failures;
 mod load;
+mod man;
 mod migrate;
 pub mod output;
+mod participants;
 mod sagas;
 mod topics;
 
@@ -34,6 +38,9 @@ const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
 /// The books do not balance, or a run was not sound.
 const UNBALANCED: u8 = 3;
+
+/// Items on one page of the admin API.
+const PAGE: u32 = 200;
 
 /// How a verb that ran ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +94,9 @@ fn dispatch(cli: Cli, output: &Output) -> anyhow::Result<Verdict> {
         clap_complete::generate(shell, &mut Cli::command(), "saga", &mut std::io::stdout());
         return Ok(Verdict::Fine);
     }
+    if let Some(Command::Man(args)) = command {
+        return man::run(&args, output).map(|()| Verdict::Fine);
+    }
     if let Some(Command::Config(command)) = command {
         return configuration::run(&command, &common, &up, output).map(|()| Verdict::Fine);
     }
@@ -110,8 +120,10 @@ async fn run(command: Command, config: Config, output: &Output) -> anyhow::Resul
     match command {
         Command::Sagas(command) => sagas::run(command, &place, output).await?,
         Command::Dlq(command) => dlq::run(command, &place, output).await?,
-        Command::Topics(remote) => topics::run(&remote, &place, output).await?,
+        Command::Topics(args) => topics::run(args, &place, output).await?,
         Command::Failures(command) => failures::run(command, &place, output).await?,
+        Command::Audit(args) => audit::run(args, &place, output).await?,
+        Command::Participants(remote) => participants::run(&remote, &place, output).await?,
         Command::Admin(command) => admin::run(command, &config, &place, output).await?,
         Command::Check(args) => return check::run(&args, &config, output).await,
         Command::Backup { dir } => backup::run(&dir, &config, output).await?,
@@ -123,6 +135,7 @@ async fn run(command: Command, config: Config, output: &Output) -> anyhow::Resul
         | Command::Serve { .. }
         | Command::Config(_)
         | Command::Doctor(_)
+        | Command::Man(_)
         | Command::Completions { .. } => {}
     }
     Ok(Verdict::Fine)
@@ -180,6 +193,28 @@ async fn healthcheck(remote: &Remote, place: &Place, output: &Output) -> anyhow:
         output.text(&report);
     }
     Ok(if ready { Verdict::Fine } else { Verdict::NotReady })
+}
+
+/// Whole pages of a list, up to `limit` items; whether there are more.
+pub(crate) async fn pages(
+    admin: &Admin,
+    query: &sagas::Query,
+    path: &str,
+    limit: u32,
+) -> anyhow::Result<(Vec<Value>, bool)> {
+    let (mut items, mut token) = (Vec::new(), None);
+    while items.len() < limit as usize {
+        let mut page = query.clone();
+        page.add("limit", Some(PAGE.min(limit - u32::try_from(items.len()).unwrap_or(limit)).to_string()));
+        page.add("page_token", token);
+        let answer = admin.get(&format!("{path}{}", page.as_str())).await?;
+        items.extend(answer["items"].as_array().cloned().unwrap_or_default());
+        token = answer["next_page_token"].as_str().map(str::to_owned);
+        if token.is_none() {
+            break;
+        }
+    }
+    Ok((items, token.is_some()))
 }
 
 /// A JSON value as a cell: strings without quotes, nothing for null.

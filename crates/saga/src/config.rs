@@ -41,6 +41,8 @@ pub struct Config {
     pub log: Log,
     /// This process among its replicas, 0 to 31: a part of every id it makes.
     pub node: u16,
+    /// Threads that do the work; 0: as many as the machine has cores.
+    pub threads: usize,
     /// Where rows are kept.
     pub stores: Stores,
     /// The files, where rows are kept in files.
@@ -51,6 +53,8 @@ pub struct Config {
     pub cache: Cache,
     /// Where the other services are, if not in this process.
     pub peers: Peers,
+    /// The pages.
+    pub console: Console,
     /// See [`account::Config`].
     pub account: account::Config,
     /// See [`product::Config`].
@@ -141,6 +145,8 @@ pub struct Stores {
     pub connections: usize,
     /// A statement that takes longer is ended, in ms.
     pub statement_timeout_ms: u64,
+    /// On PostgreSQL: how far apart the commits of new purchases begin at least, in ms, so that under load each has more in it.
+    pub pace_ms: u64,
     /// How long a start waits for a server that is not there yet, in seconds.
     pub connect_for_s: u64,
     /// Whether a start applies missing migrations, or complains about them.
@@ -159,6 +165,8 @@ pub struct Bus {
     pub prefix: String,
     /// How long records wait for company on their way to a broker, in ms: fewer packets, and that much later at each hop.
     pub linger_ms: u64,
+    /// On Kafka: how far apart a loop's batches begin at least, in ms, so that under load each has more in it.
+    pub pace_ms: u64,
     /// Partitions of the topics that `saga migrate` makes: the most replicas that share the work.
     pub partitions: u32,
     /// Copies of each record that `saga migrate` asks for.
@@ -189,6 +197,16 @@ pub struct Peers {
     pub product: Option<String>,
 }
 
+/// The pages of a process that does not run all services itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Console {
+    /// The shop's public address, `http://host:port`: the edge, or a process that runs all services.
+    pub shop_url: Option<String>,
+    /// The orchestrator's admin address, `http://host:port`.
+    pub admin_url: Option<String>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -201,11 +219,13 @@ impl Default for Config {
             drain_s: 10,
             log: Log::default(),
             node: 0,
+            threads: 0,
             stores: Stores::default(),
             sqlite: Sqlite::default(),
             bus: Bus::default(),
             cache: Cache::default(),
             peers: Peers::default(),
+            console: Console::default(),
             account: account::Config::default(),
             product: product::Config::default(),
             payment: payment::Config::default(),
@@ -248,6 +268,7 @@ impl Default for Stores {
             password: None,
             connections: 8,
             statement_timeout_ms: 10_000,
+            pace_ms: 5,
             connect_for_s: 60,
             migrate: true,
         }
@@ -261,6 +282,7 @@ impl Default for Bus {
             queue: 8_192,
             prefix: String::new(),
             linger_ms: 1,
+            pace_ms: 5,
             partitions: 2,
             replication: 1,
             retention_hours: 24,
@@ -363,7 +385,16 @@ mod tests {
                 }
             }
         }
-        let without_default = ["internal_listen", "admin_listen", "max_pages", "password", "account", "orchestrator"];
+        let without_default = [
+            "internal_listen",
+            "admin_listen",
+            "max_pages",
+            "password",
+            "account",
+            "orchestrator",
+            "shop_url",
+            "admin_url",
+        ];
         let mut found: Vec<String> = without_default.map(str::to_owned).into();
         keys(&all, &mut found);
         for key in found {

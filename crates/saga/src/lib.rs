@@ -9,7 +9,7 @@ pub mod config;
 pub mod doctor;
 pub mod load;
 mod log;
+mod metrics;
 pub mod remote;
-pub mod sse;
 pub mod telemetry;
 pub mod up;

@@ -63,6 +63,11 @@ impl Endpoint {
         host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 
+    /// `host:port`.
+    pub(crate) fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
     /// The path of a request.
     pub(crate) fn path(&self, path: &str) -> String {
         format!("{}{path}", self.prefix)
@@ -181,8 +186,7 @@ pub struct Connection {
 impl Connection {
     /// Not connected yet.
     pub fn new(endpoint: &Endpoint) -> Self {
-        let host = format!("{}:{}", endpoint.host, endpoint.port);
-        let host = HeaderValue::from_str(&host).unwrap_or(HeaderValue::from_static("localhost"));
+        let host = HeaderValue::from_str(&endpoint.authority()).unwrap_or(HeaderValue::from_static("localhost"));
         Self { endpoint: endpoint.clone(), host, open: None }
     }
 
@@ -379,7 +383,7 @@ impl Admin {
     /// # Errors
     /// When nobody answers, or with anything but a stream.
     pub async fn follow(&self, path: &str, mut each: impl FnMut(&str)) -> anyhow::Result<()> {
-        let mut lines = crate::sse::Lines::default();
+        let mut lines = chassis::sse::Lines::default();
         let data = |chunk: &[u8]| {
             lines.feed(chunk, |event| each(event.data));
             true

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use saga_runtime::stats::Counter;
 use saga_runtime::trace::{Sink, Span, Tracer};
 use saga_runtime::{Clock, SystemClock};
 use tokio::sync::mpsc;
@@ -31,10 +32,29 @@ const TRIES: u32 = 4;
 /// The first of these pauses.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// What became of a process's spans.
+#[derive(Debug, Default)]
+pub(crate) struct Spans {
+    /// A collector took them.
+    pub(crate) exported: Counter,
+    /// They were lost.
+    pub(crate) dropped: Counter,
+    /// Lost, and not yet told of in the log.
+    untold: AtomicU64,
+}
+
+impl Spans {
+    fn lose(&self, count: u64) {
+        self.dropped.add(count);
+        self.untold.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
 /// What sends a process's spans; off: nothing.
 #[derive(Default)]
 pub(crate) struct Telemetry {
     tracer: Tracer,
+    spans: Arc<Spans>,
     stop: CancellationToken,
     sending: TaskTracker,
 }
@@ -50,21 +70,34 @@ impl Telemetry {
         };
         let transport = Transport::new(&settings)?;
         let (queue, spans) = mpsc::channel(settings.queue);
-        let lost = Arc::new(AtomicU64::new(0));
+        let counts = Arc::new(Spans::default());
         let (stop, sending) = (CancellationToken::new(), TaskTracker::new());
         tracing::info!(endpoint = settings.endpoint, protocol = ?settings.protocol, "traces are exported");
-        let tracer = Tracer::new(Arc::new(Queue { queue, lost: Arc::clone(&lost) }), settings.sampler, seed()?);
+        let tracer = Tracer::new(Arc::new(Queue { queue, counts: Arc::clone(&counts) }), settings.sampler, seed()?);
         let encoder = Encoder::new(&settings, config);
-        let sender =
-            Sender { spans, lost, transport, encoder, settings, stop: stop.clone(), clock: SystemClock, silent: false };
+        let sender = Sender {
+            spans,
+            counts: Arc::clone(&counts),
+            transport,
+            encoder,
+            settings,
+            stop: stop.clone(),
+            clock: SystemClock,
+            silent: false,
+        };
         sending.spawn(sender.run());
         sending.close();
-        Ok(Self { tracer, stop, sending })
+        Ok(Self { tracer, spans: counts, stop, sending })
     }
 
     /// Where spans go.
     pub(crate) fn tracer(&self) -> Tracer {
         self.tracer.clone()
+    }
+
+    /// What became of them so far.
+    pub(crate) fn spans(&self) -> Arc<Spans> {
+        Arc::clone(&self.spans)
     }
 
     /// Sends what is there; not for long.
@@ -85,20 +118,20 @@ fn seed() -> anyhow::Result<u64> {
 
 struct Queue {
     queue: mpsc::Sender<Span>,
-    lost: Arc<AtomicU64>,
+    counts: Arc<Spans>,
 }
 
 impl Sink for Queue {
     fn record(&self, span: Span) {
         if self.queue.try_send(span).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.counts.lose(1);
         }
     }
 }
 
 struct Sender {
     spans: mpsc::Receiver<Span>,
-    lost: Arc<AtomicU64>,
+    counts: Arc<Spans>,
     transport: Transport,
     encoder: Encoder,
     settings: Settings,
@@ -156,12 +189,15 @@ impl Sender {
         let request = self.encoder.encode(batch.drain(..));
         for attempt in 0..TRIES {
             match self.transport.send(request.clone()).await {
-                Ok(()) => return self.sent(),
+                Ok(()) => {
+                    self.counts.exported.add(count);
+                    return self.sent();
+                }
                 Err(error) => {
                     let last = attempt + 1 == TRIES || !error.passes || self.stop.is_cancelled();
                     self.failed(&error.detail);
                     if last {
-                        self.lost.fetch_add(count, Ordering::Relaxed);
+                        self.counts.lose(count);
                         return;
                     }
                     tokio::select! {
@@ -174,7 +210,7 @@ impl Sender {
     }
 
     fn sent(&mut self) {
-        let lost = self.lost.swap(0, Ordering::Relaxed);
+        let lost = self.counts.untold.swap(0, Ordering::Relaxed);
         match (self.silent, lost) {
             (false, 0) => {}
             (true, 0) => {

@@ -15,6 +15,7 @@ mod failures;
 pub mod folder;
 mod late;
 mod listeners;
+mod pages;
 mod peers;
 pub(crate) mod places;
 pub mod roles;
@@ -100,7 +101,7 @@ impl Shop {
         let health = Health::default();
         let token = match crate::config::admin_token() {
             // Nobody could read the run file, so operators must know the token beforehand.
-            Some(token) if folder.is_none() => token,
+            Some(token) if folder.is_none() => hard_to_guess(token)?,
             _ => token()?,
         };
         let telemetry = Telemetry::start(&config)?;
@@ -115,6 +116,7 @@ impl Shop {
             health: health.clone(),
             token: blake3::hash(token.as_bytes()),
             tracer: telemetry.tracer(),
+            spans: telemetry.spans(),
         };
         let limits = HttpLimits { drain: Duration::from_secs(config.drain_s), ..HttpLimits::default() };
         health.set("shop", Err("it is starting".to_owned()));
@@ -192,6 +194,18 @@ impl Shop {
     }
 }
 
+/// A token that nobody tries out by accident: 128 bits as hexadecimal digits have twice as many characters.
+const SHORTEST_TOKEN: usize = 16;
+
+fn hard_to_guess(token: String) -> anyhow::Result<String> {
+    anyhow::ensure!(
+        token.len() >= SHORTEST_TOKEN,
+        "SAGA_ADMIN_TOKEN: too short: whoever guesses it runs the shop. At least {SHORTEST_TOKEN} characters, \
+         as from `openssl rand -hex 32`"
+    );
+    Ok(token)
+}
+
 /// 256 random bits as text: lasts as long as the process.
 #[expect(clippy::disallowed_methods, reason = "a secret")]
 fn token() -> anyhow::Result<String> {
@@ -206,7 +220,11 @@ fn token() -> anyhow::Result<String> {
 /// When it cannot start, or a part ended by itself.
 pub fn run(config: Config, roles: BTreeSet<ServiceRole>, output: &Output) -> anyhow::Result<()> {
     let _logging = crate::log::install(&config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if config.threads > 0 {
+        builder.worker_threads(config.threads);
+    }
+    let runtime = builder.enable_all().build()?;
     let result = runtime.block_on(until_signal(config, roles, output));
     // Whatever still runs (a listing that nobody waits for) ends with the process.
     runtime.shutdown_timeout(Duration::from_secs(1));

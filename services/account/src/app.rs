@@ -16,6 +16,7 @@ use crate::domain::{Delivery, NewAccount, Personal, Refresh, normalize_email};
 use crate::keys::{self, Keys};
 use crate::limiter::Failures;
 use crate::passwords::Passwords;
+use crate::stats::Stats;
 use crate::store::{NewSession, Refreshed, Store};
 
 /// An access token and the refresh token that gets the next one.
@@ -54,6 +55,7 @@ pub struct Accounts {
     config: Arc<Config>,
     personal: ReadThrough,
     delivery: ReadThrough,
+    stats: Arc<Stats>,
 }
 
 impl Accounts {
@@ -77,7 +79,13 @@ impl Accounts {
         let keys = Arc::new(ArcSwap::from_pointee(keys));
         let (personal, delivery) = (cache.of("personal", CUSTOMER_TTL), cache.of("delivery", CUSTOMER_TTL));
         let config = Arc::new(config);
-        Ok(Self { store, ids, clock, keys, verifier, passwords, failures, config, personal, delivery })
+        let stats = Arc::default();
+        Ok(Self { store, ids, clock, keys, verifier, passwords, failures, config, personal, delivery, stats })
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.stats)
     }
 
     /// The public keys, as a JWK set.
@@ -106,7 +114,8 @@ impl Accounts {
     /// `conflict`, `rate_limited`, `overloaded`.
     pub async fn register(&self, new: Registration, from: Option<IpAddr>) -> Result<TokenPair, Problem> {
         let address = address_key(from);
-        self.check(&[(&address, self.config.failures_per_address)])?;
+        self.check(&[(&address, self.config.failures_per_address)])
+            .inspect_err(|_| self.stats.register_limited.inc())?;
         let password = self.passwords.hash(new.password).await?;
         let customer_id = self.ids.next();
         let email = normalize_email(&new.personal.email);
@@ -115,11 +124,13 @@ impl Accounts {
         let created = self.store.create(account, self.config.first_account_is_admin, self.clock.now()).await?;
         let Some(role) = created else {
             self.failures.count(&address);
+            self.stats.register_taken.inc();
             return Err(Problem::new(
                 Code::Conflict,
                 "no account could be created with these details; log in instead?",
             ));
         };
+        self.stats.registered.inc();
         if role == Role::Admin {
             tracing::warn!(customer_id, "the first account of this installation is its admin");
         }
@@ -170,16 +181,19 @@ impl Accounts {
     pub async fn login(&self, email: &str, password: String, from: Option<IpAddr>) -> Result<TokenPair, Problem> {
         let email = normalize_email(email);
         let (account, address) = (format!("account {email}"), address_key(from));
-        self.check(&[(&account, self.config.failures_per_account), (&address, self.config.failures_per_address)])?;
+        self.check(&[(&account, self.config.failures_per_account), (&address, self.config.failures_per_address)])
+            .inspect_err(|_| self.stats.login_limited.inc())?;
         let found = self.store.credentials(email).await?;
         let matches = self.passwords.verify(password, found.as_ref().map(|c| &c.password)).await?;
         match found.filter(|_| matches) {
             Some(credentials) => {
                 self.failures.forget(&account);
+                self.stats.login_accepted.inc();
                 self.log_in(credentials.customer_id, credentials.role).await
             }
             None => {
                 self.failures.count(&account);
+                self.stats.login_wrong.inc();
                 self.failures.count(&address);
                 Err(Problem::new(Code::Unauthenticated, "the e-mail address or the password is wrong"))
             }
@@ -237,11 +251,13 @@ impl Accounts {
         let hash = *blake3::hash(refresh_token.as_bytes()).as_bytes();
         let (next_text, next) = self.new_token()?;
         match self.store.refresh(hash, next, now, self.config.refresh_grace_seconds * 1_000).await? {
-            Refreshed::Rotated { customer_id, role, session } => Ok(TokenPair {
-                access_token: self.access_token(customer_id, role, session, now)?,
-                refresh_token: next_text,
-            }),
+            Refreshed::Rotated { customer_id, role, session } => {
+                self.stats.refreshed.inc();
+                let access_token = self.access_token(customer_id, role, session, now)?;
+                Ok(TokenPair { access_token, refresh_token: next_text })
+            }
             refused => {
+                self.stats.refresh_refused.inc();
                 if refused == Refreshed::Refused(Refresh::RevokeFamily) {
                     tracing::warn!("a spent refresh token was used again: its session is revoked");
                 }

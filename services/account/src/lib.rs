@@ -5,6 +5,7 @@ pub mod domain;
 pub mod grpc;
 pub mod http;
 pub mod keys;
+pub mod stats;
 pub mod store;
 
 mod limiter;

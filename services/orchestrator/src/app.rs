@@ -9,6 +9,9 @@ use saga_runtime::dead_letters::DeadLetters;
 use saga_runtime::store::{InFlight, SagaCount, SagaFilter, SagaRow, SagaStore};
 use saga_runtime::{Bus, Clock, Definitions, GroupHandle, LoopContext, OperateError, Stats, StoreError};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::overview::Looks;
 
 /// How often what has ended is counted, in ms: it reads an index from end to end.
 pub const COUNT_EVERY: Millis = 5_000;
@@ -26,7 +29,7 @@ pub struct Stores {
 /// The use cases. Cheap to clone.
 #[derive(Clone)]
 pub struct Sagas {
-    store: Arc<dyn SagaStore>,
+    pub(crate) store: Arc<dyn SagaStore>,
     definitions: Arc<Definitions>,
     handle: GroupHandle,
     /// Records that could not be handled.
@@ -42,6 +45,23 @@ pub struct Sagas {
     pub moving_letters: Arc<Mutex<()>>,
     /// What had ended, and when it was counted. Whoever comes while it is counted waits for that.
     ended: Arc<Mutex<Option<Ended>>>,
+    /// What the overview keeps between two looks.
+    pub(crate) looks: Looks,
+    /// What runs here.
+    pub about: About,
+    /// Since when, in ms since the epoch.
+    pub since: Millis,
+}
+
+/// What runs here.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// The program's version.
+    pub version: &'static str,
+    /// `embedded` or `stack`.
+    pub profile: &'static str,
+    /// Cancelled when the process begins to end: streams end then.
+    pub closing: CancellationToken,
 }
 
 type Ended = (Millis, Arc<Vec<SagaCount>>);
@@ -67,11 +87,31 @@ pub struct Detail {
 
 impl Sagas {
     /// Puts the use cases together.
-    pub fn new(stores: Stores, definitions: Arc<Definitions>, handle: GroupHandle, context: &LoopContext) -> Self {
+    pub fn new(
+        stores: Stores,
+        definitions: Arc<Definitions>,
+        handle: GroupHandle,
+        context: &LoopContext,
+        about: About,
+    ) -> Self {
         let Stores { sagas: store, dead_letters, audit } = stores;
         let LoopContext { bus, clock, stats, .. } = context.clone();
-        let (moving_letters, ended) = (Arc::default(), Arc::default());
-        Self { store, definitions, handle, dead_letters, bus, audit, clock, stats, moving_letters, ended }
+        let (moving_letters, ended, looks, since) = (Arc::default(), Arc::default(), Looks::default(), clock.now());
+        Self {
+            store,
+            definitions,
+            handle,
+            dead_letters,
+            bus,
+            audit,
+            clock,
+            stats,
+            moving_letters,
+            ended,
+            looks,
+            about,
+            since,
+        }
     }
 
     /// A page of sagas, newest first.

@@ -4,16 +4,17 @@
 
 mod bulk;
 mod dead_letters;
+mod detail;
 mod filter;
+mod messages;
+mod overview;
 mod sagas;
 mod schemas;
 
 use axum::extract::State;
 use axum::{Extension, Router};
-use chassis::problem::{Code, Problem};
-use saga_runtime::bus::{GroupReading, PlaceReading};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -45,7 +46,8 @@ fn api() -> OpenApiRouter<Sagas> {
         .routes(routes!(sagas::list))
         .routes(routes!(sagas::counts))
         .routes(routes!(bulk::bulk))
-        .routes(routes!(sagas::show))
+        .routes(routes!(detail::show))
+        .routes(routes!(detail::messages))
         .routes(routes!(sagas::events))
         .routes(routes!(sagas::operate))
         .routes(routes!(dead_letters::topics))
@@ -53,31 +55,14 @@ fn api() -> OpenApiRouter<Sagas> {
         .routes(routes!(dead_letters::show))
         .routes(routes!(dead_letters::redrive))
         .routes(routes!(dead_letters::purge))
-        .routes(routes!(topics))
+        .routes(routes!(messages::groups))
+        .routes(routes!(messages::list))
+        .routes(routes!(messages::peek))
+        .routes(routes!(overview::show))
+        .routes(routes!(overview::events))
+        .routes(routes!(overview::participants))
         .routes(routes!(definitions))
         .routes(routes!(stats))
-}
-
-/// How far each consumer group has read.
-#[utoipa::path(
-    get, path = "/admin/topics", operation_id = "listGroups", tag = "messages",
-    responses((status = 200, description = "The groups.", body = schemas::Groups)),
-    security(("bearer" = ["viewer"])),
-)]
-async fn topics(State(sagas): State<Sagas>) -> Result<axum::Json<Value>, Problem> {
-    let groups = sagas.bus.reading().await;
-    let groups = groups.map_err(|error| Problem::new(Code::DependencyUnavailable, error.to_string()))?;
-    let view = |group: &GroupReading| {
-        let place = |place: &PlaceReading| {
-            json!({
-                "topic": place.topic, "partition": place.partition, "waiting": place.waiting, "end": place.end,
-            })
-        };
-        let waiting: u64 = group.places.iter().map(|place| place.waiting).sum();
-        let places: Vec<Value> = group.places.iter().map(place).collect();
-        json!({ "group": group.group, "members": group.members, "waiting": waiting, "places": places })
-    };
-    Ok(axum::Json(json!({ "items": groups.iter().map(view).collect::<Vec<_>>() })))
 }
 
 /// A kind of saga.

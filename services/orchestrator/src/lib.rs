@@ -6,6 +6,8 @@ pub mod app;
 pub mod audit;
 pub mod domain;
 pub mod http;
+pub mod overview;
+pub mod participants;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use saga_runtime::{Definitions, LoopContext, OrchestratorGroup, OrchestratorOptions};
 use serde::{Deserialize, Serialize};
 
-pub use app::{Sagas, Stores};
+pub use app::{About, Sagas, Stores};
 pub use domain::{BUILT_IN, DefinitionFileError, load_definitions};
 
 /// Settings of the orchestrator.
@@ -59,10 +61,16 @@ pub struct Service {
 }
 
 /// Builds the service.
-pub fn build(config: &Config, mut context: LoopContext, stores: Stores, definitions: Arc<Definitions>) -> Service {
+pub fn build(
+    config: &Config,
+    mut context: LoopContext,
+    stores: Stores,
+    definitions: Arc<Definitions>,
+    about: About,
+) -> Service {
     context.options.batch = config.batch;
     let (orchestrator, handle) =
         OrchestratorGroup::new(context.clone(), Arc::clone(&stores.sagas), Arc::clone(&definitions), config.options());
-    let sagas = Sagas::new(stores, definitions, handle, &context);
+    let sagas = Sagas::new(stores, definitions, handle, &context, about);
     Service { admin: http::router(sagas.clone()), sagas, orchestrator }
 }

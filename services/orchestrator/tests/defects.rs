@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use desk::{CURSED, World, world};
-use saga_core::protocol::Start;
-use saga_core::{Json, Name, SagaKey};
+use saga_core::protocol::{Command, Outcome, Reply, Start};
+use saga_core::{Json, Name, Op, SagaKey};
 use saga_runtime::{Bus as _, Message, wire};
 use serde_json::Value;
 
@@ -83,6 +83,54 @@ async fn g09_p19_what_no_handler_survives_is_kept_as_a_letter_and_the_others_go_
         world.bring(id, "COMPLETED").await;
     }
     assert_eq!(world.saga(CURSED).await["status"], "RUNNING", "it still waits, and is not forgotten");
+}
+
+#[tokio::test]
+async fn m07_a_command_that_wants_its_answer_nowhere_is_a_letter_and_holds_nobody_up() {
+    let world = shop().await;
+    world.bring(1, "COMPLETED").await;
+    let command = |id, reply_to: &str| Command {
+        saga: SagaKey::new("parcel", id),
+        definition_version: 1,
+        step: "take".into(),
+        op: Op::Do,
+        attempt: 1,
+        input: Json::null(),
+        outputs: vec![],
+        reason: None,
+        reply_to: reply_to.into(),
+    };
+    let batch = [command(2, "reply"), command(3, "nobody-made-this"), command(4, "reply")];
+    world
+        .bus
+        .publish(batch.iter().map(|command| wire::command_message(&"take".into(), command)).collect())
+        .await
+        .unwrap();
+    let letter = &letters(&world, "take", 1).await[0];
+    assert!(letter["reason"].as_str().unwrap().contains("no topic nobody-made-this"), "{letter}");
+    assert_eq!(letter["key"], "3");
+    world.bring(5, "COMPLETED").await;
+}
+
+#[tokio::test]
+async fn m07_m10_names_that_no_definition_can_have_are_letters() {
+    let world = shop().await;
+    world.bring(1, "COMPLETED").await;
+    let reply = Reply {
+        saga: SagaKey::new("par\0cel", 1),
+        step: "take".into(),
+        op: Op::Do,
+        attempt: 1,
+        outcome: Outcome::done(),
+        work: None,
+    };
+    let huge = Start { saga: SagaKey::new("parcel", 2), input: Json::of(&"x".repeat(wire::MAX_PAYLOAD)).unwrap() };
+    world.bus.publish(vec![wire::reply_message(&"reply".into(), &reply)]).await.unwrap();
+    world.bus.publish(vec![wire::start_message(&"parcel".into(), &huge)]).await.unwrap();
+    let reason = |letter: &Value| letter["reason"].as_str().unwrap().to_owned();
+    assert_eq!(reason(&letters(&world, "reply", 1).await[0]), r#"header ce_source cannot be "par\0cel""#);
+    assert!(reason(&letters(&world, "parcel", 1).await[0]).contains("at most 262144"));
+    world.bring(3, "COMPLETED").await;
 }
 
 #[tokio::test]

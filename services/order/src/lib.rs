@@ -5,6 +5,7 @@ pub mod audit;
 pub mod domain;
 pub mod http;
 pub mod participant;
+pub mod stats;
 pub mod store;
 
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub struct Service {
     pub participant: Arc<dyn Participant>,
     /// The use cases.
     pub orders: Orders,
+    /// What was counted.
+    pub stats: Arc<stats::Stats>,
 }
 
 /// Builds the service.
@@ -39,6 +42,7 @@ pub fn build(
     clock: Arc<dyn Clock>,
 ) -> Service {
     let orders = Orders::new(Arc::clone(&store), catalogue, cache);
-    let participant = Arc::new(participant::OrderParticipant::new(store, clock));
-    Service { router: http::router(orders.clone()), participant, orders }
+    let stats = Arc::new(stats::Stats::default());
+    let participant = Arc::new(participant::OrderParticipant::new(store, clock, Arc::clone(&stats)));
+    Service { router: http::router(orders.clone()), participant, orders, stats }
 }

@@ -4,22 +4,24 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use contracts::topics;
-use saga_core::Name;
 use saga_core::protocol::{Command, Reply};
+use saga_core::{Name, Op};
 use saga_runtime::{Clock, Participant, StoreError};
 
+use crate::stats::Stats;
 use crate::store::{STEPS, Store};
 
 /// Makes, cancels and confirms orders.
 pub struct OrderParticipant {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    stats: Arc<Stats>,
 }
 
 impl OrderParticipant {
     /// Over a store.
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock }
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stats: Arc<Stats>) -> Self {
+        Self { store, clock, stats }
     }
 }
 
@@ -34,6 +36,10 @@ impl Participant for OrderParticipant {
     }
 
     async fn handle(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
-        self.store.handle(batch, STEPS, self.clock.now()).await
+        let confirmations: Vec<Command> =
+            batch.iter().filter(|c| c.op == Op::Do && c.step == STEPS.confirm).cloned().collect();
+        let replies = self.store.handle(batch, STEPS, self.clock.now()).await?;
+        self.stats.confirmed(&confirmations, &replies);
+        Ok(replies)
     }
 }

@@ -6,6 +6,7 @@ pub mod domain;
 pub mod gateway;
 pub mod http;
 pub mod participant;
+pub mod stats;
 pub mod store;
 
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct Service {
     pub participant: Arc<dyn Participant>,
     /// The use cases.
     pub payments: Payments,
+    /// What was counted.
+    pub stats: Arc<stats::Stats>,
 }
 
 /// Builds the service.
@@ -44,6 +47,7 @@ pub fn build(
     clock: Arc<dyn Clock>,
 ) -> Service {
     let payments = Payments::new(Arc::clone(&store), cache);
-    let participant = Arc::new(participant::PaymentParticipant::new(store, gateway, clock));
-    Service { router: http::router(payments.clone()), participant, payments }
+    let stats = Arc::new(stats::Stats::default());
+    let participant = Arc::new(participant::PaymentParticipant::new(store, gateway, clock, Arc::clone(&stats)));
+    Service { router: http::router(payments.clone()), participant, payments, stats }
 }

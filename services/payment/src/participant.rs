@@ -26,6 +26,7 @@ use saga_runtime::{Clock, Participant, StoreError};
 
 use crate::domain::due;
 use crate::gateway::{Charge, Charged, Gateway};
+use crate::stats::Stats;
 use crate::store::Store;
 
 /// Charges on their way to the gateway at once.
@@ -36,12 +37,13 @@ pub struct PaymentParticipant {
     store: Arc<dyn Store>,
     gateway: Arc<dyn Gateway>,
     clock: Arc<dyn Clock>,
+    stats: Arc<Stats>,
 }
 
 impl PaymentParticipant {
     /// Over a store and a gateway.
-    pub fn new(store: Arc<dyn Store>, gateway: Arc<dyn Gateway>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, gateway, clock }
+    pub fn new(store: Arc<dyn Store>, gateway: Arc<dyn Gateway>, clock: Arc<dyn Clock>, stats: Arc<Stats>) -> Self {
+        Self { store, gateway, clock, stats }
     }
 
     async fn charge_all(&self, wanted: Vec<(u64, Charge)>) -> HashMap<u64, Charged> {
@@ -54,7 +56,8 @@ impl PaymentParticipant {
         // Also those that are settled: an earlier delivery may have charged, and crashed before it could say so.
         let asked: HashMap<u64, String> = batch.iter().filter_map(charge_of).map(|(id, c)| (id, c.key)).collect();
         let open = batch.iter().zip(&settled).filter(|(_, settled)| !**settled);
-        let charged = self.charge_all(open.filter_map(|(command, _)| charge_of(command)).collect()).await;
+        let wanted: Vec<(u64, Charge)> = open.filter_map(|(command, _)| charge_of(command)).collect();
+        let charged = self.charge_all(wanted.clone()).await;
         let mut replies = self.store.charge(batch, charged, self.clock.now()).await?;
         for reply in &mut replies {
             let blocked = matches!(&reply.outcome, Outcome::Refused(r) if r.code == UNDONE_BEFORE_DO);
@@ -65,12 +68,15 @@ impl PaymentParticipant {
                 return Err(StoreError::Transient(format!("a charge could not be given back: {detail}")));
             }
         }
+        self.stats.captured(&wanted, &replies);
         Ok(replies)
     }
 
     async fn undos(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let charged = self.store.block(batch.clone(), self.clock.now()).await?;
         let (mut given_back, mut replies) = (Vec::with_capacity(batch.len()), Vec::new());
+        let voided: Vec<(u64, Charge)> =
+            batch.iter().zip(&charged).filter(|(_, charged)| **charged).filter_map(|(c, _)| charge_of(c)).collect();
         for (command, charged) in batch.into_iter().zip(charged) {
             match if charged { self.gateway.void(&key(&command.saga)).await } else { Ok(()) } {
                 Ok(()) => given_back.push(command),
@@ -78,6 +84,7 @@ impl PaymentParticipant {
             }
         }
         replies.extend(self.store.void(given_back, self.clock.now()).await?);
+        self.stats.refunded(&voided, &replies);
         Ok(replies)
     }
 }

@@ -15,6 +15,7 @@ use saga_runtime::{Clock, Loaded, ReadThrough, StoreError};
 
 use crate::Config;
 use crate::domain::{Category, Product, ProductChange};
+use crate::stats::Stats;
 use crate::store::{Listing, Refused, Store};
 
 /// A product as it was seen, and until when that may be shown.
@@ -34,6 +35,7 @@ pub struct Products {
     clock: Arc<dyn Clock>,
     seen: Arc<Cache<u64, Seen>>,
     config: Arc<Config>,
+    stats: Arc<Stats>,
 }
 
 /// Which products may exist.
@@ -82,11 +84,16 @@ impl Products {
     ) -> Result<Self, StoreError> {
         let seen = Arc::new(Cache::new(config.cached_products.max(1)));
         let Existence { filter, fill } = existence;
-        let products = Self { store, filter, cache, ids, clock, seen, config: Arc::new(config) };
+        let products = Self { store, filter, cache, ids, clock, seen, config: Arc::new(config), stats: Arc::default() };
         if fill {
             products.fill_filter().await?;
         }
         Ok(products)
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.stats)
     }
 
     /// Fills the filter with the ids that exist.
@@ -184,7 +191,11 @@ impl Products {
     /// # Errors
     /// `not_found`.
     pub async fn product(&self, id: u64) -> Result<Arc<Product>, Problem> {
-        let found = if self.filter.may_contain(id).await { self.store.products(vec![id]).await? } else { Vec::new() };
+        let found = if self.stats.filtered(self.filter.may_contain(id).await) {
+            self.store.products(vec![id]).await?
+        } else {
+            Vec::new()
+        };
         let product = found.into_iter().next().ok_or_else(|| refused(Refused::NotFound))?;
         Ok(self.remember(product, self.clock.now(), self.config.cache_ms))
     }
@@ -205,6 +216,8 @@ impl Products {
                 None => missing.push(*id),
             }
         }
+        self.stats.hits.add(found.len() as u64);
+        self.stats.misses.add(missing.len() as u64);
         if missing.is_empty() {
             return Ok(found);
         }
@@ -212,7 +225,7 @@ impl Products {
         for id in missing {
             if let Some(product) = self.cache.peek::<Product>(id).await {
                 found.push(self.remember(product, now, age));
-            } else if self.filter.may_contain(id).await {
+            } else if self.stats.filtered(self.filter.may_contain(id).await) {
                 wanted.push(id);
             }
         }

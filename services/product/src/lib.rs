@@ -6,6 +6,7 @@ pub mod domain;
 pub mod grpc;
 pub mod http;
 pub mod participant;
+pub mod stats;
 pub mod store;
 
 use std::sync::Arc;

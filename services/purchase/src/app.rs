@@ -172,6 +172,9 @@ impl Purchases {
         }
         admission.admit(&**clock).await.map_err(|refused| {
             stats.refused.inc();
+            if refused == Refused::Backlog {
+                stats.backlog.inc();
+            }
             PlaceError::Refused(refused)
         })
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use saga_core::protocol::ResultEvent;
 use saga_runtime::delivery::{dead_letter, log_dead_letter};
+use saga_runtime::pace::Pace;
 use saga_runtime::trace::Tracer;
 use saga_runtime::trace::units::{Handled, Took};
 use saga_runtime::wire::{self, Inbound, Poison};
@@ -50,13 +51,19 @@ pub(crate) struct Consumer {
     pub(crate) stats: Arc<Stats>,
     pub(crate) stop: CancellationToken,
     pub(crate) replica: Option<Replica>,
+    /// How far apart batches begin.
+    pub(crate) pace: Duration,
 }
 
 impl Consumer {
     /// Consumes until stopped. A batch in progress is finished first.
     pub(crate) async fn run(self, mut subscription: Box<dyn Subscription>) {
         let mut failures = 0;
+        let mut pace = Pace::new(self.pace);
         loop {
+            if !pace.turn(&*self.clock, &self.stop).await {
+                return;
+            }
             let arrived = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
@@ -65,6 +72,7 @@ impl Consumer {
             match arrived {
                 Ok(deliveries) => {
                     failures = 0;
+                    pace.begin(&*self.clock);
                     if !self.unit(deliveries).await {
                         return;
                     }

@@ -15,11 +15,13 @@ pub mod domain;
 pub mod http;
 pub mod live;
 pub mod outbound;
+mod quotes;
 mod replica;
 pub mod results;
 pub mod store;
 
 mod consumer;
+mod metrics;
 mod stats;
 mod sweeper;
 
@@ -138,6 +140,8 @@ pub struct Deps {
     pub tasks: TaskTracker,
     /// Ends loops, streams and long polls.
     pub stop: CancellationToken,
+    /// How far apart batches of results, and questions to the catalogue, begin; see `saga_runtime::pace`.
+    pub pace: Duration,
     /// Where several share the work: this one's number, by which its ids are made.
     pub replica: Option<u16>,
 }
@@ -156,12 +160,13 @@ pub struct Service {
 /// # Errors
 /// When the store cannot say what is in flight.
 pub async fn build(config: &Config, deps: Deps) -> Result<Service, StoreError> {
-    let Deps { store, catalogue, bus, clock, tracer, ids, course, tasks, stop, replica } = deps;
+    let Deps { store, catalogue, bus, clock, tracer, ids, course, tasks, stop, pace, replica } = deps;
     let since = clock.now();
     // Whose purchases hold slots here after a restart: all, where there is only one to have accepted them.
     let in_flight = if replica.is_none() { store.count_in_flight().await? } else { 0 };
     tracing::info!(in_flight, "purchases in flight");
     let admission = Admission::new(config.limits(), usize::try_from(in_flight).unwrap_or(usize::MAX));
+    let catalogue = quotes::together(catalogue, pace, Arc::clone(&clock), &tasks, stop.clone());
     let (outbound, queue) = Outbound::new();
     let (live, asks, stats) = (Arc::new(Live::default()), Arc::new(Asks::default()), Arc::new(Stats::default()));
     tasks.spawn(queue.run(Arc::clone(&bus), Arc::clone(&clock), stop.clone()));
@@ -177,6 +182,7 @@ pub async fn build(config: &Config, deps: Deps) -> Result<Service, StoreError> {
         stats: Arc::clone(&stats),
         stop: stop.clone(),
         replica: replica.map(replica::Replica::new),
+        pace,
     };
     // Listening begins before the first question is asked, or its answer would be missed.
     if let Some(subscription) = consumer.subscribe().await {

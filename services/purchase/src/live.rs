@@ -170,6 +170,11 @@ impl Live {
         Some(OpenStream { live: Arc::clone(self), customer_id })
     }
 
+    /// Streams that are open.
+    pub fn streams(&self) -> usize {
+        self.streams.lock().values().sum()
+    }
+
     /// How many wait.
     pub fn waiting(&self) -> usize {
         self.purchases.len() + self.customers.len()

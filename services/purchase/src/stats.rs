@@ -13,6 +13,10 @@ pub struct Stats {
     pub replayed: Counter,
     /// Requests that found no slot.
     pub refused: Counter,
+    /// Those of them that were refused because very many purchases do not end.
+    pub backlog: Counter,
+    /// Streams that were refused.
+    pub streams_refused: Counter,
     /// Result events applied.
     pub applied: Counter,
     /// Result events that were there already, or came after the end.

@@ -14,9 +14,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use saga_core::Name;
-use saga_runtime::bus::{Bus, BusError, Delivery, GroupReading, Message, PlaceReading, Position, Subscription};
+use saga_runtime::Clock;
+use saga_runtime::bus::{
+    Bus, BusError, Delivery, GroupReading, Message, PartitionExtent, Peek, Peeked, PlaceReading, Position,
+    Subscription, TopicExtent,
+};
 use saga_runtime::dead_letters::{DeadLetterSink, SUFFIX};
 use tokio::sync::Notify;
+
+use super::kept::Kept;
 
 /// Keys are locked in this many groups: more members than that are of no use.
 const SLOTS: usize = 64;
@@ -32,6 +38,7 @@ struct Shared {
     capacity: usize,
     members: AtomicU64,
     closed: AtomicBool,
+    kept: Option<Kept>,
 }
 
 #[derive(Default)]
@@ -75,9 +82,28 @@ pub struct QueueStats {
 impl InProcBus {
     /// A bus with these topics (and a `.dlq` for each) and queues of at most `capacity` records.
     pub fn new(topics: impl IntoIterator<Item = Name>, capacity: usize, dead_letters: Arc<dyn DeadLetterSink>) -> Self {
+        Self::with(topics, capacity, dead_letters, None)
+    }
+
+    /// The same, and somebody may look at records: with a clock that says when each was written.
+    pub fn observable(
+        topics: impl IntoIterator<Item = Name>,
+        capacity: usize,
+        dead_letters: Arc<dyn DeadLetterSink>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self::with(topics, capacity, dead_letters, Some(Kept::new(clock)))
+    }
+
+    fn with(
+        topics: impl IntoIterator<Item = Name>,
+        capacity: usize,
+        dead_letters: Arc<dyn DeadLetterSink>,
+        kept: Option<Kept>,
+    ) -> Self {
         let topics = topics.into_iter().map(|name| (name, Topic::default())).collect();
         let (groups, members, closed) = (Mutex::default(), AtomicU64::new(0), AtomicBool::new(false));
-        Self(Arc::new(Shared { topics, groups, dead_letters, capacity, members, closed }))
+        Self(Arc::new(Shared { topics, groups, dead_letters, capacity, members, closed, kept }))
     }
 
     /// Ends every subscription, now and later, with `Closed`.
@@ -125,6 +151,7 @@ impl Shared {
         let offset = topic.next_offset.fetch_add(1, Ordering::Relaxed);
         let position = Position { topic: message.topic.clone(), partition: 0, offset };
         let delivery = Delivery { position, message };
+        self.kept.iter().for_each(|kept| kept.keep(&delivery));
         for group in others {
             group.put(delivery.clone(), self.capacity);
         }
@@ -150,6 +177,23 @@ impl Bus for InProcBus {
             }
         }
         Ok(groups)
+    }
+
+    async fn extents(&self) -> Result<Vec<TopicExtent>, BusError> {
+        let kept = self.0.kept.as_ref();
+        let extent = |(name, topic): (&Name, &Topic)| {
+            let end = topic.next_offset.load(Ordering::Relaxed);
+            let begin = kept.and_then(|kept| kept.begin(name)).unwrap_or(end).min(end);
+            TopicExtent { topic: name.clone(), partitions: vec![PartitionExtent { partition: 0, begin, end }] }
+        };
+        let mut all: Vec<TopicExtent> = self.0.topics.iter().map(extent).collect();
+        all.sort_by(|a, b| a.topic.cmp(&b.topic));
+        Ok(all)
+    }
+
+    async fn peek(&self, peek: Peek) -> Result<Peeked, BusError> {
+        self.0.topic(&peek.topic)?;
+        Ok(self.0.kept.as_ref().map(|kept| kept.peek(&peek)).unwrap_or_default())
     }
 
     async fn publish(&self, messages: Vec<Message>) -> Result<(), BusError> {

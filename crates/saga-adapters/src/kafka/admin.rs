@@ -25,6 +25,8 @@ pub struct TopicPlan {
     pub replication: u16,
     /// How long records stay, in ms; `None`: for ever.
     pub retention_ms: Option<u64>,
+    /// The largest record that it takes, in bytes.
+    pub largest: u32,
 }
 
 /// What became of a plan.
@@ -103,7 +105,10 @@ impl KafkaBus {
             let replication = TopicReplication::Fixed(i32::from(plan.replication));
             let partitions = i32::try_from(plan.partitions).unwrap_or(i32::MAX);
             let name = self.0.options.remote(&plan.name);
-            let topic = NewTopic::new(&name, partitions, replication).set("retention.ms", retention.as_str());
+            let largest = plan.largest.to_string();
+            let topic = NewTopic::new(&name, partitions, replication)
+                .set("retention.ms", retention.as_str())
+                .set("max.message.bytes", largest.as_str());
             let answers = admin.create_topics([&topic], &options).await.map_err(|error| unavailable(&error))?;
             for answer in answers {
                 match answer {
@@ -199,7 +204,7 @@ impl KafkaBus {
 }
 
 /// The client's questions block a thread until they are answered.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     ask: impl FnOnce() -> Result<T, BusError> + Send + 'static,
 ) -> Result<T, BusError> {
     let asked = tokio::task::spawn_blocking(ask).await;

@@ -143,6 +143,10 @@ impl Pump {
                 received = consumer.recv() => match received {
                     Ok(message) => {
                         let delivery = self.names.delivery(&message);
+                        // The client may have told of a balancing just before this record.
+                        while let Ok(change) = self.changed.try_recv() {
+                            self.change(change);
+                        }
                         self.shelve(delivery);
                     }
                     Err(error) => if let Err(error) = check(&error) {
@@ -188,12 +192,18 @@ impl Pump {
                 }
             }
             Change::Assigned(places) => {
+                let mut partitions = BTreeSet::new();
                 for (topic, partition) in places {
                     let topic = self.names.topic(&topic);
                     self.here.entry(partition).or_default().insert(topic);
+                    partitions.insert(partition);
                 }
                 self.here.retain(|_, topics| !topics.is_empty());
                 self.settle();
+                // The client keeps a pause over a balancing; the shelf that it was for is empty.
+                for partition in partitions {
+                    pause(&self.consumer, &self.names, partition, false);
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ use saga_core::Name;
 use saga_runtime::bus::{BusError, Message};
 use tokio::sync::Notify;
 
-use super::{Options, is_unknown_topic, unavailable};
+use super::{LARGEST_LETTER, Options, is_unknown_topic, unavailable};
 
 /// How soon a full queue is tried again.
 const FULL_WAIT: Duration = Duration::from_millis(2);
@@ -125,6 +125,8 @@ fn create(options: &Options) -> Result<Client, BusError> {
         .set("message.timeout.ms", options.delivery_timeout.as_millis().to_string())
         // Batches are made by the loops; what waits longer waits for the batch before it.
         .set("linger.ms", options.linger.as_millis().to_string())
+        // Whatever could be received can be buried: what the client itself refused would be tried for ever.
+        .set("message.max.bytes", LARGEST_LETTER.to_string())
         .set("queue.buffering.max.messages", "100000")
         .set("queue.buffering.max.kbytes", "65536")
         .create_with_context(Reports(options.clone()))

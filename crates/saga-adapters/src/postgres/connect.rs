@@ -1,6 +1,7 @@
 //! Reaching a server, with patience where that helps and a clear refusal where it does not.
 
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime, Timeouts};
@@ -162,7 +163,9 @@ impl Pg {
         let pool = pool(config.clone(), options).map_err(refused)?;
         check(&config, options, schema).await.map_err(refused)?;
         let limit = options.statement_timeout + GRACE;
-        Ok(Self::of(Inner { address, pool, limit, lazy_commits: options.lazy_commits }))
+        let stats = Arc::default();
+        let Options { lazy_commits, pace, .. } = *options;
+        Ok(Self::of(Inner { address, pool, limit, lazy_commits, pace, stats }))
     }
 }
 

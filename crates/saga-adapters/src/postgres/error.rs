@@ -8,6 +8,8 @@ use saga_runtime::store::CommitError;
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
 
+use crate::stats::DatabaseStats;
+
 /// Why a statement did not succeed. Its transaction is rolled back, or its fate is unknown and it says `Transient`.
 #[derive(Debug, Error)]
 pub enum PgError {
@@ -33,6 +35,16 @@ impl PgError {
         let Self::Database(error) = self else { return false };
         // 57P01 to 57P04: the server ended it.
         error.code().map_or_else(|| is_lost(error), |state| state.code().starts_with("57P"))
+    }
+
+    /// Counts it. A row that a constraint does not allow is an answer, no trouble.
+    pub(super) fn count(&self, stats: &DatabaseStats) {
+        match self {
+            Self::Database(error) if error.code().is_some_and(|state| state.code().starts_with("23")) => {}
+            Self::Database(error) => stats.failed(&classify(error)),
+            Self::Fault(_) => stats.faults.inc(),
+            Self::Transient(_) => stats.transient.inc(),
+        }
     }
 
     /// Whether it is a row that this constraint (or unique index) does not allow.

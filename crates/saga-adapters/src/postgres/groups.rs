@@ -1,6 +1,7 @@
 //! Group commit: what arrives while the last batch is written becomes the next one.
 
 use std::future::Future;
+use std::time::Duration;
 
 use saga_runtime::StoreError;
 use tokio::sync::{mpsc, oneshot};
@@ -32,8 +33,9 @@ where
     T: Clone + Send + Sync + 'static,
     R: Send + 'static,
 {
-    /// `run` writes a batch of at most `limit` as one transaction and answers each in order. Needs a runtime.
-    pub fn new<F, Fut>(limit: usize, run: F) -> Self
+    /// `run` writes a batch of at most `limit` as one transaction and answers each in order. Two of them begin at least
+    /// `pace` apart, so that under load each has company. Needs a runtime.
+    pub fn new<F, Fut>(limit: usize, pace: Duration, run: F) -> Self
     where
         F: Fn(Vec<T>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<R>, StoreError>> + Send,
@@ -42,7 +44,7 @@ where
         let work = async move {
             let mut batch = Vec::with_capacity(limit);
             while waiting.recv_many(&mut batch, limit.max(1)).await > 0 {
-                write(std::mem::take(&mut batch), &run).await;
+                tokio::join!(write(std::mem::take(&mut batch), &run), rest(pace));
             }
         };
         #[expect(
@@ -62,6 +64,13 @@ where
         let (answer, answered) = oneshot::channel();
         self.queue.send(Waiting { item, answer }).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "an adapter's own pause, far shorter than what it saves")]
+async fn rest(pace: Duration) {
+    if !pace.is_zero() {
+        tokio::time::sleep(pace).await;
     }
 }
 

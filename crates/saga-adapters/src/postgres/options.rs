@@ -30,6 +30,8 @@ pub struct Options {
     /// Whether commits that can be derived again skip the wait for the disk (`synchronous_commit = off` for that
     /// transaction only); everything else always waits.
     pub lazy_commits: bool,
+    /// Two commits of a group (see [`super::Groups`]) begin at least this far apart.
+    pub pace: Duration,
 }
 
 /// A server that does not answer for this much longer than `statement_timeout` hangs: the session is thrown away.
@@ -50,6 +52,7 @@ impl Options {
             connect_for: Some(Duration::from_secs(60)),
             migrate: true,
             lazy_commits: true,
+            pace: Duration::ZERO,
         }
     }
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
 use futures_util::future::join_all;
-use saga_runtime::StoreError;
+use saga_runtime::{Clock as _, StoreError, SystemClock};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::error::PgError;
 use super::query::Query;
+use crate::stats::DatabaseStats;
 
 const BEGIN: &str = "begin";
 const LAZY: &str = "set local synchronous_commit = off";
@@ -32,6 +33,8 @@ pub(super) struct Inner {
     /// The server is given up after this.
     pub(super) limit: Duration,
     pub(super) lazy_commits: bool,
+    pub(super) pace: Duration,
+    pub(super) stats: Arc<DatabaseStats>,
 }
 
 impl std::fmt::Debug for Pg {
@@ -59,6 +62,21 @@ impl Pg {
     pub fn sessions(&self) -> (usize, usize) {
         let status = self.0.pool.status();
         (status.size.saturating_sub(status.available), status.max_size)
+    }
+
+    /// How far apart commits of groups begin.
+    pub fn pace(&self) -> Duration {
+        self.0.pace
+    }
+
+    /// Callers that wait for a session.
+    pub fn waiting(&self) -> usize {
+        self.0.pool.status().waiting
+    }
+
+    /// What it did so far.
+    pub fn stats(&self) -> &DatabaseStats {
+        &self.0.stats
     }
 
     /// Whether the server answers.
@@ -149,8 +167,12 @@ impl Pg {
     }
 
     async fn session(&self) -> Result<Session, PgError> {
-        let object = self.0.pool.get().await?;
-        Ok(Session { object: Some(object), limit: self.0.limit, open: false, lost: AtomicBool::new(false) })
+        let stats = Arc::clone(&self.0.stats);
+        let begun = SystemClock.nanos();
+        let object = self.0.pool.get().await.map_err(PgError::from);
+        stats.waited.observe_between(begun, SystemClock.nanos());
+        let object = object.inspect_err(|error| error.count(&stats))?;
+        Ok(Session { object: Some(object), limit: self.0.limit, open: false, lost: AtomicBool::new(false), stats })
     }
 }
 
@@ -209,6 +231,7 @@ struct Session {
     open: bool,
     /// The server has ended it, or owes an answer: not to be given back at all.
     lost: AtomicBool,
+    stats: Arc<DatabaseStats>,
 }
 
 impl Drop for Session {
@@ -235,12 +258,14 @@ impl Session {
         after: &[&'static str],
     ) -> Result<Vec<Vec<Row>>, PgError> {
         let hangs = || PgError::Transient(format!("the server has not answered for {:?}", self.limit));
+        let begun = SystemClock.nanos();
         let answered = tokio::time::timeout(self.limit, self.send(before, queries, after)).await;
+        self.stats.transaction.observe_between(begun, SystemClock.nanos());
         let is_lost = answered.as_ref().map_or(true, |result| result.as_ref().is_err_and(PgError::lost_the_session));
         if is_lost {
             self.lost.store(true, Ordering::Relaxed);
         }
-        answered.unwrap_or_else(|_| Err(hangs()))
+        answered.unwrap_or_else(|_| Err(hangs())).inspect_err(|error| error.count(&self.stats))
     }
 
     async fn send(

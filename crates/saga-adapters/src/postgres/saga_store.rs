@@ -10,10 +10,10 @@ mod listing;
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use saga_core::{Event, Name, SagaKey, Status};
+use saga_core::{Event, Millis, Name, SagaKey, Status};
 use saga_runtime::StoreError;
 use saga_runtime::store::{
-    CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
+    Awaited, CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
 };
 use tokio_postgres::Row;
 
@@ -127,6 +127,20 @@ impl SagaStore for PgSagaStore {
             Ok(InFlight { definition, status, count, oldest_at: row.big(3)? })
         };
         Ok(rows.iter().map(in_flight).collect::<Result<_, PgError>>()?)
+    }
+
+    async fn count_awaited(&self) -> Result<Vec<Awaited>, StoreError> {
+        let rows = self.pg.read(Query::new(listing::COUNT_AWAITED)).await?;
+        let awaited = |row: &Row| {
+            let definition = Name::new(row.col::<&str>(0)?);
+            Ok(Awaited { definition, awaiting: row.col(1)?, count: row.big(2)?, oldest_at: row.big(3)? })
+        };
+        Ok(rows.iter().map(awaited).collect::<Result<_, PgError>>()?)
+    }
+
+    async fn count_started(&self, from: Millis) -> Result<Vec<SagaCount>, StoreError> {
+        let rows = self.pg.read(listing::count_started(from)).await?;
+        Ok(rows.iter().map(listing::count).collect::<Result<_, PgError>>()?)
     }
 
     async fn count_ended(&self) -> Result<Vec<SagaCount>, StoreError> {

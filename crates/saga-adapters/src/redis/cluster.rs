@@ -175,8 +175,7 @@ impl Cluster {
     /// In words, for people: connected or not, and which filter is in use. Never a reason not to be ready.
     pub fn status(&self) -> String {
         let trouble = self.shared.trouble.lock().clone();
-        let limit = self.shared.options.failures;
-        let open = self.shared.breakers.iter().filter(|breaker| breaker.is_open(limit)).count();
+        let open = self.open_breakers();
         let mut status = match (self.shared.connection.read().is_some(), trouble) {
             (true, None) => "connected".to_owned(),
             (true, Some(trouble)) => format!("connected, and about to be again: {trouble}"),
@@ -191,6 +190,22 @@ impl Cluster {
             status.push_str(filter);
         }
         status
+    }
+
+    /// Whether there is a connection.
+    pub fn is_connected(&self) -> bool {
+        self.shared.connection.read().is_some()
+    }
+
+    /// Parts of the cluster that do not answer.
+    pub fn open_breakers(&self) -> usize {
+        let limit = self.shared.options.failures;
+        self.shared.breakers.iter().filter(|breaker| breaker.is_open(limit)).count()
+    }
+
+    /// Which filter is in use, if one is.
+    pub fn filter(&self) -> Option<String> {
+        self.shared.filter.lock().clone()
     }
 
     /// What was counted.

@@ -12,6 +12,7 @@ use super::options::{Durability, Options};
 use super::readers::{self, Queue};
 use super::schema::{self, OpenError, OpenReason, Schema};
 use super::writer::{Job, Write, Writer, guarded};
+use crate::stats::DatabaseStats;
 
 /// Prepared statements that a connection keeps: more than any service has.
 pub(super) const STATEMENTS: usize = 128;
@@ -29,6 +30,7 @@ struct Inner {
     jobs: mpsc::Sender<Box<dyn Job>>,
     reads: Arc<Queue>,
     reading: Arc<Semaphore>,
+    stats: Arc<DatabaseStats>,
     /// Ends (nobody sends) when the writer has, which is the last.
     ended: parking_lot::Mutex<Option<mpsc::Receiver<()>>>,
 }
@@ -60,6 +62,17 @@ impl Db {
         &self.0.path
     }
 
+    /// What it did so far.
+    pub fn stats(&self) -> &DatabaseStats {
+        &self.0.stats
+    }
+
+    /// Writes that wait for the writer, and how many may.
+    pub fn queue(&self) -> (usize, usize) {
+        let most = self.0.jobs.max_capacity();
+        (most - self.0.jobs.capacity(), most)
+    }
+
     /// Runs `work` on the writer thread, in a transaction that it shares with whatever else is waiting and in a
     /// savepoint of its own. On `Ok` it is committed (and, if durable, on disk); on `Err` nothing of it stays.
     /// Waits while the queue is full. Not cancel-safe: once queued, it runs even if nobody waits.
@@ -75,7 +88,7 @@ impl Db {
     {
         let (job, answered) = Write::new(durability, work);
         self.0.jobs.send(Box::new(job)).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        answered.await.map_err(|_| gone())?.inspect_err(|error| self.0.stats.failed(error))
     }
 
     /// Runs `work` on a reader thread, against one moment of the file: all that was committed before the call is seen.
@@ -95,7 +108,7 @@ impl Db {
             // The caller may have gone away.
             drop(answer.send(result));
         }));
-        answered.await.map_err(|_| gone())?
+        answered.await.map_err(|_| gone())?.inspect_err(|error| self.0.stats.failed(error))
     }
 
     /// Lets go of the file and waits until its threads have ended, if this is the last clone.
@@ -129,7 +142,8 @@ fn start(path: &Path, name: &str, conn: Connection, options: &Options) -> Result
     let (writing, ended) = mpsc::channel(1);
     let (alive, readers) = mpsc::channel(1);
     let reads = Arc::new(Queue::default());
-    let writer = Writer::new(conn, queue, options)?;
+    let stats = Arc::new(DatabaseStats::default());
+    let writer = Writer::new(conn, queue, options, Arc::clone(&stats))?;
     let spawn = |title: String, body: Box<dyn FnOnce() + Send>| {
         let thread = std::thread::Builder::new().name(title).spawn(body);
         thread.map(|_| ()).map_err(|e| OpenReason::Unreadable(e.to_string()))
@@ -151,5 +165,5 @@ fn start(path: &Path, name: &str, conn: Connection, options: &Options) -> Result
     spawn(format!("{name}-writer"), Box::new(write))?;
     let reading = Arc::new(Semaphore::new(READS));
     let ended = parking_lot::Mutex::new(Some(ended));
-    Ok(Db(Arc::new(Inner { path: path.to_owned(), jobs, reads, reading, ended })))
+    Ok(Db(Arc::new(Inner { path: path.to_owned(), jobs, reads, reading, stats, ended })))
 }

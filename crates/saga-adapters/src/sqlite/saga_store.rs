@@ -8,10 +8,10 @@ mod listing;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row};
-use saga_core::{Event, Name, SagaKey, Status};
+use saga_core::{Event, Millis, Name, SagaKey, Status};
 use saga_runtime::StoreError;
 use saga_runtime::store::{
-    CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
+    Awaited, CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
 };
 
 use super::{Db, Durability, Schema, SqlError};
@@ -81,6 +81,14 @@ impl SagaStore for SqliteSagaStore {
 
     async fn count_in_flight(&self) -> Result<Vec<InFlight>, StoreError> {
         self.db.read(listing::count_in_flight).await
+    }
+
+    async fn count_awaited(&self) -> Result<Vec<Awaited>, StoreError> {
+        self.db.read(listing::count_awaited).await
+    }
+
+    async fn count_started(&self, from: Millis) -> Result<Vec<SagaCount>, StoreError> {
+        self.db.read(move |conn| listing::count_started(conn, from)).await
     }
 
     async fn count_ended(&self) -> Result<Vec<SagaCount>, StoreError> {

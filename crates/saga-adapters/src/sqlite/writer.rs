@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
-use saga_runtime::StoreError;
+use saga_runtime::{Clock as _, StoreError, SystemClock};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::{SqlError, classify};
 use super::options::{Durability, Options};
+use crate::stats::DatabaseStats;
 
 /// A unit of writing, with the place for its answer.
 pub(super) trait Job: Send {
@@ -88,6 +89,7 @@ pub(super) struct Writer {
     /// Pages in the log, as told at each commit.
     log_pages: Arc<AtomicI32>,
     checkpoint_pages: i32,
+    stats: Arc<DatabaseStats>,
 }
 
 impl Writer {
@@ -95,6 +97,7 @@ impl Writer {
         mut conn: Connection,
         jobs: mpsc::Receiver<Box<dyn Job>>,
         options: &Options,
+        stats: Arc<DatabaseStats>,
     ) -> rusqlite::Result<Self> {
         conn.set_prepared_statement_cache_capacity(super::db::STATEMENTS);
         conn.pragma_update(None, "temp_store", "memory")?;
@@ -114,7 +117,7 @@ impl Writer {
         }))?;
         let checkpoint_pages = i32::try_from(options.checkpoint_pages).unwrap_or(i32::MAX);
         let max_batch = options.max_batch.max(1);
-        Ok(Self { conn, jobs, max_batch, synchronous: Durability::Durable, log_pages, checkpoint_pages })
+        Ok(Self { conn, jobs, max_batch, synchronous: Durability::Durable, log_pages, checkpoint_pages, stats })
     }
 
     /// Runs until every handle is gone and the queue is empty, then waits for the `readers` (who send nothing) to end:
@@ -128,7 +131,10 @@ impl Writer {
             {
                 batch.push(job);
             }
+            let begun = SystemClock.nanos();
             let committed = self.transaction(&mut batch);
+            self.stats.transaction.observe_between(begun, SystemClock.nanos());
+            self.stats.batch.observe(batch.len() as u64);
             for job in batch.drain(..) {
                 job.finish(&committed);
             }

@@ -146,8 +146,7 @@ fn check_pivot(steps: &[StepSpec], before: &[Vec<bool>]) -> Result<(), Definitio
 }
 
 fn lawful(place: &str, name: &str) -> Result<Name, DefinitionError> {
-    let lawful = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
-    if (1..=100).contains(&name.len()) && name.chars().all(lawful) {
+    if Name::is_lawful(name) {
         Ok(Name::new(name))
     } else {
         Err(DefinitionError::BadName { place: place.to_owned(), name: name.to_owned() })

@@ -27,7 +27,7 @@ fn reply(world: &mut World) -> Input {
     let op = if rng.percent(50) { Op::Do } else { Op::Undo };
     let attempt = u32::try_from(rng.below(4)).unwrap();
     let outcome = outcome(rng);
-    Input::Reply(Reply { saga: world.key.clone(), step, op, attempt, outcome })
+    Input::Reply(Reply { saga: world.key.clone(), step, op, attempt, outcome, work: None })
 }
 
 fn verb(rng: &mut Rng) -> Input {

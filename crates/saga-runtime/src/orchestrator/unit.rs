@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use saga_core::protocol::{Cancel, Start};
 use saga_core::state::Phase;
-use saga_core::{Decision, Definition, Effect, Event, Input, Name, Op, Rejection, Saga, SagaKey, Status, Verb};
+use saga_core::{Decision, Definition, Effect, Event, Input, Millis, Name, Op, Rejection, Saga, SagaKey, Status, Verb};
 use saga_core::{decide, outstanding, replay, results};
 use tokio::sync::oneshot;
 
@@ -25,6 +25,8 @@ const CONFLICT_ROUNDS: usize = 4;
 /// be forgotten by a power loss: a cancel that comes before the participant's stored answer would leave its effect behind.
 pub(super) struct Out {
     pub(super) messages: Vec<Message>,
+    /// When the unit began: how long a command waits is measured from there.
+    pub(super) now: Millis,
     pub(super) traced: Traced,
 }
 
@@ -32,7 +34,7 @@ impl Out {
     fn add(&mut self, definition: &Definition, trace: Option<TraceContext>, effects: impl IntoIterator<Item = Effect>) {
         for effect in effects {
             let mut message = match &effect {
-                Effect::SendCommand { topic, command } => wire::command_message(topic, command),
+                Effect::SendCommand { topic, command } => wire::sent(wire::command_message(topic, command), self.now),
                 Effect::PublishResult(event) => wire::result_message(&definition.result_topic, &definition.name, event),
             };
             if let Some(trace) = trace {
@@ -74,7 +76,8 @@ impl Orchestrator {
         requests: Vec<Request>,
         due: Vec<SagaKey>,
     ) -> Result<bool, OrchestratorError> {
-        let mut out = Out { messages: Vec::new(), traced: self.traced(&deliveries) };
+        let now = self.context.clock.now();
+        let mut out = Out { messages: Vec::new(), now, traced: self.traced(&deliveries) };
         let mut items = self.items(deliveries, requests, &mut out);
         self.wake(due, &mut items, &mut out).await?;
         for _ in 0..CONFLICT_ROUNDS {
@@ -199,7 +202,10 @@ impl Orchestrator {
                 let transitions = std::mem::take(&mut round.transitions);
                 match out.traced.timed(&self.context, self.commit(transitions)).await {
                     Ok(written) => return self.settle(items, round, &written, out).await.map(Some),
-                    Err(CommitError::Fenced(owner)) => return Err(OrchestratorError::Fenced(owner)),
+                    Err(CommitError::Fenced(owner)) => {
+                        self.context.stats.fenced.inc();
+                        return Err(OrchestratorError::Fenced(owner));
+                    }
                     Err(CommitError::Store(StoreError::Fault(detail))) => {
                         return Err(StoreError::Fault(detail).into());
                     }
@@ -337,6 +343,8 @@ impl Orchestrator {
             self.timers.set(key, decision.next.wake_at());
             let definition = self.definitions.version(&key.definition, decision.next.definition_version);
             if let Some(definition) = definition {
+                let before = self.cache.get(key);
+                self.context.stats.sagas.decided(definition, before, &decision.next, &decision.events);
                 out.add(definition, self.trace_of(&decision.next), decision.effects);
             }
             if decision.next.status.is_terminal() {

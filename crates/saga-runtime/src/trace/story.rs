@@ -102,8 +102,8 @@ impl<'e> Teller<'e> {
             }
             Event::StepRepeated { step, op, attempt, at, .. } => self.again(step, *op, *attempt, *at),
             Event::StepCompleted { step, at, .. } => self.end(step, Op::Do, *at, "done", false),
-            Event::StepRefused { step, refusal, at } => self.end(step, Op::Do, *at, &refusal.code, true),
-            Event::StepUndone { step, at } => self.end(step, Op::Undo, *at, "done", false),
+            Event::StepRefused { step, refusal, at, .. } => self.end(step, Op::Do, *at, &refusal.code, true),
+            Event::StepUndone { step, at, .. } => self.end(step, Op::Undo, *at, "done", false),
             Event::Skipped { step, op, at, .. } => self.end(step, *op, *at, "skipped", true),
             Event::StepDelayed { .. }
             | Event::StepStuck { .. }

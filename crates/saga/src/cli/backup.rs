@@ -68,14 +68,15 @@ fn files(config: &Config) -> anyhow::Result<Vec<&'static Schema>> {
         );
     }
     let schema = |role| match role {
-        ServiceRole::Account => &account::SCHEMA,
-        ServiceRole::Product => &product::SCHEMA,
-        ServiceRole::Order => &order::SCHEMA,
-        ServiceRole::Payment => &payment::SCHEMA,
-        ServiceRole::Purchase => &purchase::SCHEMA,
-        ServiceRole::Orchestrator => &saga_store::SCHEMA,
+        ServiceRole::Account => Some(&account::SCHEMA),
+        ServiceRole::Product => Some(&product::SCHEMA),
+        ServiceRole::Order => Some(&order::SCHEMA),
+        ServiceRole::Payment => Some(&payment::SCHEMA),
+        ServiceRole::Purchase => Some(&purchase::SCHEMA),
+        ServiceRole::Orchestrator => Some(&saga_store::SCHEMA),
+        ServiceRole::Console => None,
     };
-    Ok(ALL.into_iter().map(schema).chain([&dead_letters::SCHEMA]).collect())
+    Ok(ALL.into_iter().filter_map(schema).chain([&dead_letters::SCHEMA]).collect())
 }
 
 /// A new folder, or an empty one.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use chassis::health::Health;
-use saga_adapters::kafka::{Created, KafkaBus, TopicPlan};
+use saga_adapters::kafka::{Created, KafkaBus, LARGEST_LETTER, LARGEST_RECORD, TopicPlan};
 use saga_core::Name;
 use saga_runtime::bus::BusError;
 use saga_runtime::delivery::dead_letter_topic;
@@ -42,18 +42,22 @@ async fn topics(config: &Config, brokers: &str, output: &Output) -> anyhow::Resu
     let definitions = crate::up::definitions(config)?;
     let bus = KafkaBus::new(places::bus(config, brokers, "saga-migrate")).context("bus.url")?;
     let names: BTreeSet<Name> = definitions.all().iter().flat_map(|definition| definition.topics()).collect();
-    let plan = |name: Name, retention_ms| TopicPlan {
+    let plan = |name: Name, retention_ms, largest| TopicPlan {
         name,
         partitions: config.bus.partitions,
         replication: config.bus.replication,
         retention_ms,
+        largest,
     };
     let hours = |hours: u64| Some(hours * 3_600_000);
     let plans: Vec<TopicPlan> = names
         .iter()
         .flat_map(|name| {
             let letters = dead_letter_topic(name);
-            [plan(name.clone(), hours(config.bus.retention_hours)), plan(letters, hours(config.bus.dead_letter_hours))]
+            [
+                plan(name.clone(), hours(config.bus.retention_hours), LARGEST_RECORD),
+                plan(letters, hours(config.bus.dead_letter_hours), LARGEST_LETTER),
+            ]
         })
         .collect();
     let created = patiently(config, || bus.create(&plans)).await.with_context(|| config.bus.url.clone())?;

@@ -4,45 +4,49 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::output::Output;
-use super::{Place, text};
-use crate::args::{Remote, Resolution, SagaArgs, SagasCommand, SteerArgs};
+use super::{Place, pages, text};
+use crate::args::{CountsArgs, Filters, Remote, SagaArgs, SagasCommand, SteerArgs};
 use crate::remote::Admin;
-
-/// Sagas on one page of the admin API.
-const PAGE: u32 = 200;
 
 /// Runs the verb.
 pub(super) async fn run(command: SagasCommand, place: &Place, output: &Output) -> anyhow::Result<()> {
     match command {
-        SagasCommand::List { state, definition, step, older_than, limit, remote } => {
+        SagasCommand::List { filters, limit, remote } => {
+            let Filters { state, definition, step, older_than, started_after, started_before } = filters;
             let mut query = Query::default();
             query.add("state", state);
             query.add("definition", definition);
             query.add("step", step);
             query.add("older_than", older_than.map(|age| age.as_secs().to_string()));
+            query.add("started_after", started_after);
+            query.add("started_before", started_before);
             list(&place.admin(&remote)?, query, limit, output).await
         }
+        SagasCommand::Counts(args) => counts(args, place, output).await,
+        SagasCommand::Messages(args) => messages(&args, place, output).await,
+        SagasCommand::Bulk(args) => super::bulk::run(args, place, output).await,
         SagasCommand::Show(args) => show(&args, place, output).await,
         SagasCommand::Watch(args) => watch(&args, place, output).await,
         SagasCommand::Retry(steer) => operate("retry", &steer, None, place, output).await,
         SagasCommand::Cancel(steer) => operate("cancel", &steer, None, place, output).await,
         SagasCommand::Skip(steer) => operate("skip", &steer, None, place, output).await,
         SagasCommand::Resolve { steer, status } => {
-            let status = match status {
-                Resolution::Completed => "COMPLETED",
-                Resolution::Compensated => "COMPENSATED",
-            };
-            operate("resolve", &steer, Some(status), place, output).await
+            operate("resolve", &steer, Some(status.as_str()), place, output).await
         }
     }
 }
 
 /// A query string.
 #[derive(Clone, Default)]
-struct Query(String);
+pub(crate) struct Query(String);
 
 impl Query {
-    fn add(&mut self, name: &str, value: Option<String>) {
+    /// With its question mark, or nothing.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn add(&mut self, name: &str, value: Option<String>) {
         if let Some(value) = value {
             self.0.push(if self.0.is_empty() { '?' } else { '&' });
             self.0.push_str(name);
@@ -66,28 +70,52 @@ pub(super) fn encoded(text: &str) -> String {
 }
 
 async fn list(admin: &Admin, query: Query, limit: u32, output: &Output) -> anyhow::Result<()> {
-    let (mut items, mut token) = (Vec::new(), None);
-    while items.len() < limit as usize {
-        let mut page = query.clone();
-        page.add("limit", Some(PAGE.min(limit - u32::try_from(items.len()).unwrap_or(limit)).to_string()));
-        page.add("page_token", token);
-        let answer = admin.get(&format!("/admin/sagas{}", page.0)).await?;
-        items.extend(answer["items"].as_array().cloned().unwrap_or_default());
-        token = answer["next_page_token"].as_str().map(str::to_owned);
-        if token.is_none() {
-            break;
-        }
-    }
+    let (items, more) = pages(admin, &query, "/admin/sagas", limit).await?;
     if output.json {
-        output.value(&json!({ "items": items, "more": token.is_some() }));
+        output.value(&json!({ "items": items, "more": more }));
         return Ok(());
     }
     let columns = ["id", "definition", "status", "awaiting", "version", "started_at", "updated_at"];
     let rows: Vec<Vec<String>> =
         items.iter().map(|item| columns.iter().map(|name| text(&item[*name])).collect()).collect();
     output.table(&["ID", "DEFINITION", "STATUS", "AWAITING", "VERSION", "STARTED", "CHANGED"], &rows);
-    if token.is_some() {
+    if more {
         output.note(&format!("there are more; --limit {} shows them", limit.saturating_mul(10)));
+    }
+    Ok(())
+}
+
+async fn counts(args: CountsArgs, place: &Place, output: &Output) -> anyhow::Result<()> {
+    let CountsArgs { definition, state, remote } = args;
+    let mut query = Query::default();
+    query.add("definition", definition);
+    query.add("state", state);
+    let counts = place.admin(&remote)?.get(&format!("/admin/sagas/counts{}", query.0)).await?;
+    if output.json {
+        output.value(&counts);
+        return Ok(());
+    }
+    let row = |item: &Value| ["definition", "status", "count"].map(|name| text(&item[name])).to_vec();
+    let rows: Vec<_> = counts["items"].as_array().into_iter().flatten().map(row).collect();
+    output.table(&["DEFINITION", "STATUS", "SAGAS"], &rows);
+    let [in_flight, stuck] = ["in_flight", "stuck"].map(|name| text(&counts[name]));
+    output.note(&format!("{in_flight} in flight, {stuck} of them stuck; ended ones as of {}", text(&counts["as_of"])));
+    Ok(())
+}
+
+async fn messages(args: &SagaArgs, place: &Place, output: &Output) -> anyhow::Result<()> {
+    let answer = place.admin(&args.remote)?.get(&path(args, "/messages")).await?;
+    if output.json {
+        output.value(&answer);
+        return Ok(());
+    }
+    for message in answer["items"].as_array().into_iter().flatten() {
+        let [at, direction, topic, payload] = ["at", "direction", "topic", "payload"].map(|name| text(&message[name]));
+        output.line(&format!("{at}  {direction:<7}  {topic}"));
+        for (name, value) in message["headers"].as_object().into_iter().flatten() {
+            output.line(&format!("    {name}: {}", text(value)));
+        }
+        output.line(&format!("    {payload}"));
     }
     Ok(())
 }

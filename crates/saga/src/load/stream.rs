@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::Run;
 use super::tally::End;
 use crate::remote::Connection;
-use crate::sse::Lines;
+use chassis::sse::Lines;
 
 const EVENTS: &str = "/api/v1/purchases/events?terminal=true";
 /// Before a broken stream is opened again.

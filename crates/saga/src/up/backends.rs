@@ -22,7 +22,7 @@ use saga_runtime::audit::AuditLog;
 use saga_runtime::cache::{Filter, Lock as _};
 use saga_runtime::dead_letters::{DeadLetterSink, DeadLetters};
 use saga_runtime::store::SagaStore;
-use saga_runtime::{Bus, Clock, Definitions, ReadThrough, SystemClock};
+use saga_runtime::{Bus, Clock, Definitions, ReadStats, ReadThrough, SystemClock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +30,7 @@ use super::folder::Folder;
 use super::places::{self, Place};
 use super::roles::ServiceRole;
 use crate::config::Config;
+use crate::metrics::datastores::Datastores;
 
 /// How often servers are asked whether they are there.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -49,6 +50,8 @@ pub(crate) struct Backends<'a> {
     open: Open,
     /// Who did what: in the orchestrator's database, else in the account service's.
     audit: Option<Arc<dyn AuditLog>>,
+    /// What was counted of reads past the cache, by service.
+    reads: Vec<(&'static str, Arc<ReadStats>)>,
 }
 
 /// What is open.
@@ -95,7 +98,7 @@ macro_rules! store {
 
 impl<'a> Backends<'a> {
     pub(crate) fn new(config: &'a Config, folder: Option<&'a Folder>, health: Health) -> Self {
-        Self { config, folder, health, open: Open::default(), audit: None }
+        Self { config, folder, health, open: Open::default(), audit: None, reads: Vec::new() }
     }
 
     store!(product, Product);
@@ -160,6 +163,7 @@ impl<'a> Backends<'a> {
             ServiceRole::Payment => drop(self.payment().await?),
             ServiceRole::Purchase => drop(self.purchase().await?),
             ServiceRole::Orchestrator => drop(self.orchestrator(None).await?),
+            ServiceRole::Console => {}
         }
         Ok(())
     }
@@ -196,7 +200,7 @@ impl<'a> Backends<'a> {
             return Ok(Messages { bus: Arc::new(bus), letters: None });
         }
         let letters = Arc::new(SqliteDeadLetters::new(self.file(&dead_letters::SCHEMA)?));
-        let bus = InProcBus::new(topics, self.config.bus.queue, letters.clone());
+        let bus = InProcBus::observable(topics, self.config.bus.queue, letters.clone(), Arc::new(SystemClock));
         self.open.in_process = Some(bus.clone());
         Ok(Messages { bus: Arc::new(bus), letters: Some(letters) })
     }
@@ -227,7 +231,7 @@ impl<'a> Backends<'a> {
         let l1 = InProcCache::new(IN_MEMORY, Arc::new(SystemClock));
         let cache = Layered::new(l1, RedisCache::new(cluster.clone(), &self.name(service)), SHORT);
         let lock = RedisLock::new(cluster, &self.name(service));
-        Ok(ReadThrough::new(Arc::new(cache), Arc::new(lock), service, KEPT))
+        Ok(self.counted(service, ReadThrough::new(Arc::new(cache), Arc::new(lock), service, KEPT)))
     }
 
     /// The same for products, which the service itself keeps in memory.
@@ -235,7 +239,24 @@ impl<'a> Backends<'a> {
         let Some(cluster) = self.cluster()? else { return Ok(ReadThrough::none()) };
         let cache = RedisCache::new(cluster.clone(), &self.name("product"));
         let lock = RedisLock::new(cluster, &self.name("product"));
-        Ok(ReadThrough::new(Arc::new(cache), Arc::new(lock), "product", ttl))
+        Ok(self.counted("product", ReadThrough::new(Arc::new(cache), Arc::new(lock), "product", ttl)))
+    }
+
+    fn counted(&mut self, service: &'static str, reads: ReadThrough) -> ReadThrough {
+        self.reads.push((service, reads.stats()));
+        reads
+    }
+
+    /// What is open, for metrics. To be dropped before that is closed.
+    pub(crate) fn datastores(&self) -> Datastores {
+        let Open { files, databases, in_process, redis, .. } = &self.open;
+        Datastores {
+            files: files.clone(),
+            databases: databases.clone(),
+            bus: in_process.clone(),
+            cluster: redis.clone(),
+            reads: self.reads.clone(),
+        }
     }
 
     /// Which products may exist; and, where the replicas share the filter, who fills it.

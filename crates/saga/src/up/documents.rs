@@ -112,6 +112,7 @@ pub fn public() -> anyhow::Result<Value> {
 /// When two parts gave different things one name.
 pub fn admin() -> anyhow::Result<Value> {
     let tags = json!([
+        { "name": "overview", "description": "The shop at a glance; where the orchestrator runs." },
         { "name": "sagas", "description": "Looking at sagas and steering them; where the orchestrator runs." },
         { "name": "dead letters", "description": "Records that could not be handled; where the orchestrator runs." },
         { "name": "messages", "description": "What waits for whom; where the orchestrator runs." },

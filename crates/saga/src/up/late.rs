@@ -33,10 +33,10 @@ impl Late {
 
     /// From here on everything is answered.
     pub(super) fn open(&self, routers: Routers) {
-        let Routers { public, internal, admin } = routers;
-        for (slot, router) in self.slots.iter().zip([public, internal, admin]) {
+        let Routers { public, internal, admin, requests } = routers;
+        for ((slot, router), requests) in self.slots.iter().zip([public, internal, admin]).zip(&requests) {
             // Nobody else sets it.
-            _ = slot.set(chassis::http::refusing(router));
+            _ = slot.set(chassis::metrics::measured(chassis::http::refusing(router), requests));
         }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) fn of(config: &Config, role: ServiceRole) -> Result<Place, ConfigErro
         ServiceRole::Payment => &stores.payment,
         ServiceRole::Purchase => &stores.purchase,
         ServiceRole::Orchestrator => &stores.orchestrator,
+        // It has no rows: nobody asks.
+        ServiceRole::Console => &None,
     };
     let (key, url) = match own {
         Some(url) => (format!("stores.{role}"), url),
@@ -84,8 +86,18 @@ pub(crate) fn database(config: &Config, role: ServiceRole, url: &str) -> postgre
         statement_timeout: Duration::from_millis(stores.statement_timeout_ms),
         connect_for: Some(Duration::from_secs(stores.connect_for_s)),
         migrate: stores.migrate,
+        pace: Duration::from_millis(stores.pace_ms),
         ..postgres::Options::new(url)
     }
+}
+
+/// How far apart the units of a loop begin: in process one comes right after the other.
+///
+/// # Errors
+/// When the bus's URL is none.
+pub(crate) fn pace(config: &Config) -> Result<Duration, ConfigError> {
+    let in_process = brokers(config)?.is_none();
+    Ok(if in_process { Duration::ZERO } else { Duration::from_millis(config.bus.pace_ms) })
 }
 
 /// How the brokers are reached.
@@ -103,8 +115,12 @@ pub(crate) fn bus(config: &Config, brokers: &str, client: &str) -> kafka::Option
 /// # Errors
 /// When they do not.
 pub(crate) fn needs_folder(config: &Config, roles: &BTreeSet<ServiceRole>) -> Result<bool, ConfigError> {
+    let services = || roles.iter().filter(|role| role.is_service());
+    if services().count() == 0 {
+        return Ok(false);
+    }
     let in_process = brokers(config)?.is_none();
-    if in_process && roles.len() < ALL.len() {
+    if in_process && services().count() < ALL.len() {
         return Err(ConfigError::Value {
             key: "bus.url".to_owned(),
             detail: "some of the services run in other processes, so messages must go over Kafka: kafka://host:port"
@@ -112,6 +128,6 @@ pub(crate) fn needs_folder(config: &Config, roles: &BTreeSet<ServiceRole>) -> Re
         });
     }
     nodes(config)?;
-    let places = roles.iter().map(|role| of(config, *role)).collect::<Result<Vec<_>, _>>()?;
+    let places = services().map(|role| of(config, *role)).collect::<Result<Vec<_>, _>>()?;
     Ok(in_process || places.contains(&Place::File))
 }

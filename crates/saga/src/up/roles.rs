@@ -4,7 +4,7 @@ use std::fmt;
 
 use clap::ValueEnum;
 
-/// One of the six services.
+/// One of the six services, or the pages.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, ValueEnum)]
 pub enum ServiceRole {
     /// Accounts, tokens and their keys.
@@ -19,9 +19,11 @@ pub enum ServiceRole {
     Purchase,
     /// Drives the sagas; operators come here.
     Orchestrator,
+    /// The pages: the shop for customers, the console for operators.
+    Console,
 }
 
-/// All six.
+/// The six services, each with rows of its own. A process that runs them all has the pages, too.
 pub const ALL: [ServiceRole; 6] = [
     ServiceRole::Account,
     ServiceRole::Product,
@@ -32,6 +34,11 @@ pub const ALL: [ServiceRole; 6] = [
 ];
 
 impl ServiceRole {
+    /// Whether it keeps rows and has its part in the saga; the pages have neither.
+    pub fn is_service(self) -> bool {
+        self != ServiceRole::Console
+    }
+
     /// Its name: of its database, its settings, its place in the edge's table.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -41,6 +48,7 @@ impl ServiceRole {
             ServiceRole::Payment => "payment",
             ServiceRole::Purchase => "purchase",
             ServiceRole::Orchestrator => "orchestrator",
+            ServiceRole::Console => "console",
         }
     }
 }

@@ -10,6 +10,7 @@ use axum::{Extension, Router};
 use chassis::auth::{self, Verifier};
 use chassis::health::Health;
 use chassis::ids::IdGen;
+use chassis::metrics::HttpMetrics;
 use chassis::problem::Problem;
 use futures_util::FutureExt as _;
 use saga_adapters::inproc::InProcBus;
@@ -17,8 +18,7 @@ use saga_core::Name;
 use saga_runtime::dead_letters::{self, DeadLetters};
 use saga_runtime::trace::Tracer;
 use saga_runtime::{
-    Clock, Definitions, LoopContext, LoopOptions, OrchestratorGroup, Participant, ReadThrough, Stats, SystemClock,
-    run_participant,
+    Clock, Definitions, LoopContext, LoopOptions, Participant, ReadThrough, Stats, SystemClock, run_participant,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,10 +30,14 @@ use super::catalogue::{Catalogue, InProcess};
 use super::documents;
 use super::failures::Board;
 use super::folder::Folder;
+use super::pages;
 use super::peers::{Keys, RemoteCatalogue};
 use super::places::{self, Place};
 use super::roles::ServiceRole;
 use crate::config::{Config, ConfigError};
+use crate::metrics::process::Process;
+use crate::metrics::{Engine, Metrics, Polled};
+use crate::telemetry::Spans;
 
 /// The loops subscribe within milliseconds; a machine that swaps needs longer.
 const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(30);
@@ -50,6 +54,7 @@ pub(super) struct Core {
     pub(super) health: Health,
     pub(super) token: blake3::Hash,
     pub(super) tracer: Tracer,
+    pub(super) spans: Arc<Spans>,
 }
 
 /// Everything that runs.
@@ -65,6 +70,8 @@ pub(super) struct Routers {
     pub(super) public: Router,
     pub(super) internal: Router,
     pub(super) admin: Router,
+    /// Of the three, in this order.
+    pub(super) requests: [HttpMetrics; 3],
 }
 
 /// The definition files in force; with them whatever else only shows when settings are seen together.
@@ -98,17 +105,32 @@ struct Parts {
     products: Option<product::Products>,
     admin: Option<Router>,
     board: Option<Board>,
+    metrics: Metrics,
 }
 
 impl Services {
+    /// The pages alone: no rows, no messages.
+    async fn pages(core: &Core) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let internal = internal(&core.config, None, None).await?;
+        let mut metrics = Metrics::default();
+        let requests = core.measure(&clock, &mut metrics)?;
+        let (public, admin) = pages::mount(core, &clock, Router::new(), metrics.router())?;
+        let routers = Some(Routers { public, internal, admin, requests });
+        Ok(Self { accounts: None, routers, open: Open::default() })
+    }
+
     /// Opens the stores, builds the roles, starts their loops.
     pub(super) async fn build(core: Core, folder: Option<&Folder>) -> anyhow::Result<Self> {
+        if !core.roles.iter().any(|role| role.is_service()) {
+            return Self::pages(&core).await;
+        }
         let config = &core.config;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut backends = Backends::new(config, folder, core.health.clone());
         let Messages { bus, letters } = backends.messages(&core.definitions).await?;
-        let options = LoopOptions::default();
-        let stats = Arc::new(Stats::default());
+        let options = LoopOptions { pace: places::pace(config)?, ..LoopOptions::default() };
+        let stats = Arc::new(Stats::of(&core.definitions));
         let shared = Shared {
             ids: Arc::new(IdGen::new(config.node, Arc::clone(&clock))),
             verifier: Verifier::new(&config.account.issuer, &config.account.audience, Arc::clone(&clock)),
@@ -135,6 +157,7 @@ impl Services {
                 backends.read_through("order")?,
                 Arc::clone(&shared.clock),
             );
+            parts.metrics.add(order.stats);
             parts.api = parts.api.merge(order.router);
             parts.participants.push(order.participant);
         }
@@ -147,6 +170,7 @@ impl Services {
                 backends.read_through("payment")?,
                 Arc::clone(&shared.clock),
             );
+            parts.metrics.add(payment.stats);
             parts.api = parts.api.merge(payment.router);
             parts.participants.push(payment.participant);
         }
@@ -163,7 +187,7 @@ impl Services {
             parts.accounts.clone().map(|accounts| Arc::new(Registrar(accounts)) as Arc<dyn Accounts>);
         let state = AdminState {
             token: core.token,
-            verifier: shared.verifier,
+            verifier: shared.verifier.clone(),
             config: Arc::new(config.clone()),
             accounts,
             audit: backends.audit(),
@@ -171,12 +195,16 @@ impl Services {
             checking: Arc::default(),
             board: parts.board.take().filter(Board::has_choices),
         };
+        let requests = core.measure(&shared.clock, &mut parts.metrics)?;
+        core.measure_loops(&shared, &backends, &mut parts.metrics);
         let admin = admin::router(parts.admin, state).merge(documents::router(&documents::admin()?));
+        let admin = admin.merge(parts.metrics.router());
         let [public, internal] =
             [public, internal].map(|router| chassis::trace::traced(router, &core.tracer, &shared.clock));
-        let routers = Routers { public, internal, admin };
+        let (public, admin) = pages::mount(&core, &shared.clock, public, admin)?;
+        let routers = Routers { public, internal, admin, requests };
         let topics = core.definitions.all().iter().flat_map(|definition| definition.topics()).collect();
-        let open = backends.finish(shared.clock, topics, &core.loops, core.closing.clone());
+        let open = backends.finish(Arc::clone(&shared.clock), topics, &core.loops, core.closing.clone());
         Ok(Self { accounts: parts.accounts, routers: Some(routers), open })
     }
 
@@ -202,6 +230,31 @@ impl Services {
 }
 
 impl Core {
+    /// What is counted wherever a process is; the services add their own.
+    fn measure(&self, clock: &Arc<dyn Clock>, metrics: &mut Metrics) -> anyhow::Result<[HttpMetrics; 3]> {
+        let profile = if places::brokers(&self.config)?.is_some() { "stack" } else { "embedded" };
+        metrics.add(Arc::new(Process {
+            roles: self.roles.clone(),
+            profile,
+            started_at: clock.now(),
+            health: self.health.clone(),
+            spans: Arc::clone(&self.spans),
+        }));
+        let requests = ["public", "internal", "admin"].map(|name| HttpMetrics::new(name, Arc::clone(clock)));
+        for listener in &requests {
+            metrics.add(Arc::new(listener.clone()));
+        }
+        Ok(requests)
+    }
+
+    /// What is counted wherever a service is.
+    fn measure_loops(&self, shared: &Shared, backends: &Backends<'_>, metrics: &mut Metrics) {
+        let stats = Arc::clone(&shared.context.stats);
+        metrics.add(Arc::new(Engine { stats, drives: self.has(ServiceRole::Orchestrator) }));
+        metrics.add(Arc::new(shared.verifier.clone()));
+        metrics.add(Arc::new(backends.datastores()));
+    }
+
     fn has(&self, role: ServiceRole) -> bool {
         self.roles.contains(&role)
     }
@@ -233,6 +286,7 @@ impl Core {
         .await?;
         parts.api = std::mem::take(&mut parts.api).merge(account.router);
         parts.well_known = account.well_known;
+        parts.metrics.add(account.accounts.stats());
         parts.accounts = Some(account.accounts);
         Ok(())
     }
@@ -252,6 +306,7 @@ impl Core {
         }
         parts.api = std::mem::take(&mut parts.api).merge(product.router);
         parts.participants.push(product.participant);
+        parts.metrics.add(product.products.stats());
         parts.products = Some(product.products);
         Ok(())
     }
@@ -271,6 +326,14 @@ impl Core {
         if self.has(ServiceRole::Orchestrator) {
             let Sagas { store, letters, sink, audit } = backends.orchestrator(shared.letters.clone()).await?;
             let definitions = Arc::clone(&self.definitions);
+            let (bus, clock) = (Arc::clone(&context.bus), Arc::clone(&context.clock));
+            parts.metrics.poll(Polled::new(
+                Arc::clone(&store),
+                Arc::clone(&letters),
+                bus,
+                Arc::clone(&definitions),
+                clock,
+            ));
             if let Some(sink) = sink {
                 let topics = definitions.all().iter().flat_map(|definition| definition.topics()).collect();
                 self.loops.spawn(dead_letters::collect(context.clone(), sink, topics));
@@ -280,8 +343,14 @@ impl Core {
                 self.loops.spawn(dead_letters::forget_old(context.clone(), Arc::clone(&letters), keep));
             }
             let stores = orchestrator::Stores { sagas: store, dead_letters: letters, audit };
-            let built = orchestrator::build(&self.config.orchestrator, context.clone(), stores, definitions);
-            self.drive(built.orchestrator);
+            let about = orchestrator::About {
+                version: env!("CARGO_PKG_VERSION"),
+                profile: if backends.in_process().is_some() { "embedded" } else { "stack" },
+                closing: self.closing.clone(),
+            };
+            let built = orchestrator::build(&self.config.orchestrator, context.clone(), stores, definitions, about);
+            let run = built.orchestrator.run();
+            self.watch("orchestrator".to_owned(), async move { run.await.map_err(|error| error.to_string()) });
             parts.admin = Some(built.admin);
         }
         if let Some(board) = &mut parts.board {
@@ -289,7 +358,11 @@ impl Core {
             parts.participants = board.participants(participants, &self.definitions, &self.stop);
         }
         for participant in parts.participants.iter().cloned() {
-            self.loops.spawn(run_participant(context.clone(), participant));
+            let (group, run) = (participant.group().to_owned(), run_participant(context.clone(), participant));
+            self.watch(format!("participant {group}"), async move {
+                run.await;
+                Ok(())
+            });
         }
         match backends.in_process() {
             Some(bus) => subscribed(bus, &parts.participants).await,
@@ -311,28 +384,30 @@ impl Core {
             course: course(&self.definitions)?,
             tasks: self.loops.clone(),
             stop: self.closing.clone(),
+            pace: shared.context.options.pace,
             replica: backends.in_process().is_none().then_some(self.config.node),
         };
         let purchase = purchase::build(&self.config.purchase, deps).await?;
+        parts.metrics.add(Arc::new(purchase.purchases));
         parts.api = std::mem::take(&mut parts.api).merge(purchase.router);
         Ok(())
     }
 
-    /// Runs the orchestrator; should it end by itself, so does the shop.
-    fn drive(&self, orchestrator: OrchestratorGroup) {
+    /// Runs a loop; should it end by itself, so does the shop.
+    fn watch(&self, what: String, work: impl Future<Output = Result<(), String>> + Send + 'static) {
         let (failed, stop, health) = (self.failed.clone(), self.stop.clone(), self.health.clone());
         self.loops.spawn(async move {
-            let ended = std::panic::AssertUnwindSafe(orchestrator.run()).catch_unwind().await;
+            let ended = std::panic::AssertUnwindSafe(work).catch_unwind().await;
             if stop.is_cancelled() {
                 return;
             }
             let why = match ended {
                 Ok(Ok(())) => "it ended".to_owned(),
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => error,
                 Err(_) => "it panicked".to_owned(),
             };
-            tracing::error!(why, "the orchestrator has ended by itself: the shop stops");
-            health.set("orchestrator", Err(why));
+            tracing::error!(why, "{what} has ended by itself: the shop stops");
+            health.set(&what, Err(why));
             failed.cancel();
         });
     }

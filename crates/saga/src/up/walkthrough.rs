@@ -16,6 +16,7 @@ pub(super) fn text(shop: &Shop, first_is_admin: bool) -> String {
     format!(
         r#"The shop is open.
 
+  in a browser    http://{public} (the shop), http://{admin} (the console)
   for customers   http://{public}/api/v1
   for services    {internal} (gRPC)
   for operators   http://{admin}/admin (the saga command finds it: saga --data {data} sagas list)

@@ -128,10 +128,15 @@ async fn damaged_and_foreign_files_are_refused_by_name_and_left_alone() {
 #[test]
 fn every_verb_has_help_and_completions_are_printed() {
     let data = TempDir::new().unwrap();
-    let verbs: [&[&str]; 9] = [
+    let verbs: [&[&str]; 14] = [
         &[],
         &["up"],
         &["sagas", "list"],
+        &["sagas", "bulk"],
+        &["sagas", "counts"],
+        &["audit"],
+        &["topics", "messages"],
+        &["participants"],
         &["dlq", "redrive"],
         &["check"],
         &["load"],
@@ -148,4 +153,26 @@ fn every_verb_has_help_and_completions_are_printed() {
     }
     assert_eq!(run(data.path(), &["--listen", "127.0.0.1:1", "sagas", "list"]).status.code(), Some(2));
     assert_eq!(run(data.path(), &["sags"]).status.code(), Some(2));
+}
+
+#[test]
+fn every_verb_has_a_manual_page() {
+    let data = TempDir::new().unwrap();
+    let first = stdout(&run(data.path(), &["man"]));
+    assert!(first.starts_with(".ie") || first.contains(".TH saga 1"), "{first}");
+    let folder = data.path().join("man");
+    let written = run(data.path(), &["man", "--out", folder.to_str().unwrap()]);
+    assert!(written.status.success(), "{}", stderr(&written));
+    for (page, word) in [
+        ("saga.1", "saga engine"),
+        ("saga-up.1", "listen"),
+        ("saga-sagas-bulk.1", "expect"),
+        ("saga-sagas-retry.1", "reason"),
+        ("saga-dlq-purge.1", "letters"),
+        ("saga-topics-messages.1", "partition"),
+        ("saga-admin-create.1", "viewer"),
+    ] {
+        let text = std::fs::read_to_string(folder.join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
+        assert!(text.contains(".SH SYNOPSIS") && text.contains(word), "{page}: {text}");
+    }
 }

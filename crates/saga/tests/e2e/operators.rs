@@ -35,7 +35,7 @@ fn json(data: &Path, args: &[&str]) -> Value {
 }
 
 /// A shop whose gateway never answers, a customer, and `count` purchases that are stuck at it.
-async fn stuck(data: &Path, count: usize) -> (Process, Person, Vec<u64>) {
+pub async fn stuck(data: &Path, count: usize) -> (Process, Person, Vec<u64>) {
     let config = settings(data, "unknown_rate = 1.0");
     let process = Process::start_with(data, &["--listen", "127.0.0.1:0", "--config", &config]).await;
     let mary = process.nobody().register("mary@example.com").await;

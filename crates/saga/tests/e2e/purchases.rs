@@ -171,6 +171,31 @@ async fn s16_a_price_that_changes_between_quote_and_reserve_charges_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn s01_a_participant_ten_times_slower_than_its_timeout_is_waited_for_and_does_it_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let yaml = include_str!("../../../../services/orchestrator/definitions/purchase.yaml");
+    let impatient = yaml.replace("timeout: 10s", "timeout: 200ms");
+    assert_ne!(yaml, impatient);
+    let path = folder.path().join("impatient.yaml");
+    std::fs::write(&path, impatient).unwrap();
+    let town = Town::open_with(|config| {
+        config.orchestrator.definitions = vec![path];
+        config.payment.sandbox.latency_ms = 2_000;
+    })
+    .await;
+    let (cup, unlucky) = (town.product(10, 100).await, town.product(13, 100).await);
+    let mary = town.customer("mary").await;
+    let bought = [mary.buy(&[(cup, 1)]).await, mary.buy(&[(unlucky, 1)]).await];
+    for (id, end) in bought.into_iter().zip(["COMPLETED", "COMPENSATED"]) {
+        assert_eq!(mary.ended(id).await["status"], end);
+        let operators = saga::remote::Admin::new(&town.home().admin(), town.home().token()).unwrap();
+        let saga = operators.get(&format!("/admin/sagas/{id}")).await.unwrap();
+        assert!(saga["text"].as_str().unwrap().contains("create-payment: do sent again, attempt 3"), "{saga}");
+    }
+    town.books(1, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_forgets_nothing() {
     let mut town = Town::open().await;
     let cup = town.product(10, 1_000).await;

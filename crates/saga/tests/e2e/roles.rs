@@ -83,6 +83,7 @@ fn admin() -> Vec<(Method, &'static str, Value, Answers)> {
         ),
         (get.clone(), "/admin/audit", Value::Null, VIEWERS),
         (get.clone(), "/admin/sagas/{id}", Value::Null, VIEWERS),
+        (get.clone(), "/admin/sagas/{id}/messages", Value::Null, VIEWERS),
         (get.clone(), "/admin/sagas/{id}/events", Value::Null, VIEWERS),
         (post.clone(), "/admin/sagas/{id}/{verb}", why(), [401, 403, 403, 403, 409, 409]),
         (get.clone(), "/admin/dlq", Value::Null, VIEWERS),
@@ -91,8 +92,15 @@ fn admin() -> Vec<(Method, &'static str, Value, Answers)> {
         (post.clone(), "/admin/dlq/{topic}/redrive", why(), OPERATORS),
         (post.clone(), "/admin/dlq/{topic}/purge", why(), OPERATORS),
         (get.clone(), "/admin/topics", Value::Null, VIEWERS),
+        (get.clone(), "/admin/topics/list", Value::Null, VIEWERS),
+        (get.clone(), "/admin/topics/{topic}/messages", Value::Null, VIEWERS),
+        (get.clone(), "/admin/overview", Value::Null, VIEWERS),
+        (get.clone(), "/admin/overview/events", Value::Null, VIEWERS),
+        (get.clone(), "/admin/participants", Value::Null, VIEWERS),
         (get.clone(), "/admin/definitions", Value::Null, VIEWERS),
         (get.clone(), "/admin/stats", Value::Null, VIEWERS),
+        // A scraper has no account.
+        (get.clone(), "/metrics", Value::Null, OPEN),
         (post.clone(), "/admin/check", json!({}), VIEWERS),
         (get, "/admin/failures", Value::Null, VIEWERS),
         (Method::PUT, "/admin/failures", json!({}), [401, 403, 403, 403, 409, 409]),
@@ -148,7 +156,8 @@ fn a39_the_table_names_every_route() {
     let others = routes_in(&["crates/chassis/src/health.rs"]);
     let shown = documented(saga::up::documents::public().unwrap());
     assert_eq!(named(public()), shown.chain(others).collect());
-    let others = routes_in(&["services/orchestrator/src/http.rs", "crates/saga/src/up/admin.rs"]);
+    let others =
+        routes_in(&["services/orchestrator/src/http.rs", "crates/saga/src/up/admin.rs", "crates/saga/src/metrics.rs"]);
     let shown = documented(saga::up::documents::admin().unwrap());
     assert_eq!(named(admin()), shown.chain(others).collect());
 }
@@ -182,7 +191,8 @@ async fn a38_a39_every_route_answers_every_caller_as_the_table_says() {
                 route if route.starts_with("/categories") => category,
                 _ => purchase,
             };
-            let at_root = ["/livez", "/readyz", "/.well", "/admin"].iter().any(|root| route.starts_with(root));
+            let at_root =
+                ["/livez", "/readyz", "/.well", "/admin", "/metrics"].iter().any(|root| route.starts_with(root));
             let path = route.replace("{id}", &id.to_string()).replace("{topic}", "reply").replace("{verb}", "retry");
             let path = if at_root { path } else { format!("/api/v1{path}") };
             for ((caller, name), expected) in callers.iter().zip(names).zip(expected) {

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chassis::sse::Lines;
 use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode};
 use saga::check::report::Report;
 use saga::check::rules::Wanted;
 use saga::config::Config;
 use saga::remote::{Admin, Answer, Connection, Endpoint};
-use saga::sse::Lines;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;

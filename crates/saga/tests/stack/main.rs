@@ -16,6 +16,7 @@ mod city;
 #[path = "../e2e/conformance.rs"]
 mod conformance;
 mod crashes;
+mod databases;
 mod doctor;
 #[path = "../e2e/documents.rs"]
 mod documents;
@@ -25,6 +26,8 @@ mod home;
 #[path = "../e2e/internal.rs"]
 mod internal;
 mod messages;
+mod metrics;
+mod network;
 #[path = "../e2e/purchases.rs"]
 mod purchases;
 #[path = "../e2e/regressions.rs"]
@@ -33,6 +36,8 @@ mod regressions;
 mod roles;
 #[path = "../e2e/schemathesis.rs"]
 mod schemathesis;
+#[path = "../e2e/metrics/page.rs"]
+mod scrapes;
 mod servers;
 #[path = "../e2e/town.rs"]
 mod town;

@@ -85,6 +85,11 @@ impl Servers {
         assert!(status.success(), "deploy/stack {args:?}");
     }
 
+    /// Where PostgreSQL listens.
+    pub fn postgres(&self) -> String {
+        format!("127.0.0.1:{}", self.0.port)
+    }
+
     /// The database of a service in a shop.
     pub fn store(&self, shop: &str) -> String {
         format!("postgres://{{service}}@127.0.0.1:{}/{shop}_{{service}}", self.0.port)

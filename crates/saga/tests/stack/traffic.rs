@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use saga::config::Config;
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::proxy::Proxy;
 
 use crate::city::City;
 use crate::servers::Servers;
@@ -24,12 +25,29 @@ pub async fn city(replicas: usize, change: impl FnOnce(&mut Config)) -> City {
 
 /// The same on servers that the test may stop.
 pub async fn city_on(servers: &Servers, replicas: usize, change: impl FnOnce(&mut Config)) -> City {
+    let config = prepared(servers, change);
+    opened(servers, &config, replicas).await
+}
+
+/// The same, with a way to PostgreSQL that the test may close.
+pub async fn city_by(way: &Proxy, change: impl FnOnce(&mut Config)) -> City {
+    let servers = Servers::shared();
+    let mut config = prepared(servers, change);
+    config.stores.url = config.stores.url.replace(&servers.postgres(), &way.address);
+    opened(servers, &config, 1).await
+}
+
+fn prepared(servers: &Servers, change: impl FnOnce(&mut Config)) -> Config {
     let folder = TempDir::new().unwrap();
     let mut config = settings(folder.path());
     config.bus.session_timeout_ms = 1_500;
     change(&mut config);
     City::prepare(servers, &mut config);
-    let city = City::open(servers, &config, replicas).await;
+    config
+}
+
+async fn opened(servers: &Servers, config: &Config, replicas: usize) -> City {
+    let city = City::open(servers, config, replicas).await;
     Person::at(&city.public()).register("admin@example.com").await;
     city
 }

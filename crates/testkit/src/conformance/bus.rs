@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use saga_core::Name;
-use saga_runtime::bus::{Bus, BusError, Message, Subscription};
+use saga_runtime::bus::{Bus, BusError, Message, Peek, Peeked, Subscription};
 
 use super::within;
 
@@ -34,6 +34,8 @@ macro_rules! bus_conformance {
             no_more_than_asked_for_is_returned_at_once,
             waiting_can_be_given_up_without_losing_a_record,
             an_unknown_topic_is_an_error,
+            records_can_be_looked_at_without_being_taken,
+            looking_goes_back_page_by_page_and_by_key,
         );
     };
 }
@@ -221,4 +223,72 @@ pub async fn an_unknown_topic_is_an_error(world: &BusUnderTest) {
     bus.publish(vec![message(&topics[0], "k", "2")]).await.unwrap();
     let last = receive(&mut subscription, 1).await.pop().unwrap();
     assert!(last.payload == "2" || last.payload == "0", "the bus goes on");
+}
+
+/// Looks until `count` records are there: a bus may keep them only once somebody looks.
+async fn look(world: &BusUnderTest, peek: &Peek, count: usize) -> Peeked {
+    super::until("the records can be seen", || {
+        let peek = peek.clone();
+        async move { world.bus.peek(peek).await.is_ok_and(|peeked| peeked.records.len() >= count) }
+    })
+    .await;
+    world.bus.peek(peek.clone()).await.unwrap()
+}
+
+fn all_of(topic: &Name) -> Peek {
+    Peek { topic: topic.clone(), partition: None, from: None, key: None, limit: 100 }
+}
+
+/// Whole, newest first; whoever is in a group gets them all the same.
+pub async fn records_can_be_looked_at_without_being_taken(world: &BusUnderTest) {
+    let [topic, other] = &world.topics;
+    let mut subscription = world.bus.subscribe("group", std::slice::from_ref(topic)).await.unwrap();
+    assert_eq!(look(world, &all_of(topic), 0).await.records, []);
+    let extents = world.bus.extents().await.unwrap();
+    assert!(extents.iter().any(|extent| extent.topic == *other), "{extents:?}");
+    assert!(extents.is_sorted_by(|a, b| a.topic < b.topic));
+    for number in 0..3 {
+        let mut sent = message(topic, "7", &number.to_string());
+        sent.headers =
+            vec![("name".into(), Bytes::from_static(b"value")), ("bytes".into(), Bytes::from_static(&[0, 255]))];
+        world.bus.publish(vec![sent]).await.unwrap();
+    }
+    let peeked = look(world, &all_of(topic), 3).await;
+    let payloads: Vec<&[u8]> = peeked.records.iter().map(|record| &record.message.payload[..]).collect();
+    assert_eq!(payloads, [b"2", b"1", b"0"]);
+    let first = &peeked.records[0];
+    assert_eq!((first.message.headers.len(), &first.message.headers[1].1[..]), (2, &[0_u8, 255][..]));
+    assert!(first.at.is_some());
+    let extents = world.bus.extents().await.unwrap();
+    let extent = extents.iter().find(|extent| extent.topic == *topic).unwrap();
+    assert_eq!(extent.partitions.iter().map(|place| place.end - place.begin).sum::<u64>(), 3);
+    assert_eq!(receive(&mut subscription, 3).await.len(), 3, "nothing was taken");
+    assert!(matches!(world.bus.peek(all_of(&world.unknown)).await, Err(BusError::UnknownTopic(_))));
+}
+
+/// Without a gap or a repetition.
+pub async fn looking_goes_back_page_by_page_and_by_key(world: &BusUnderTest) {
+    let [topic, _] = &world.topics;
+    let _subscription = world.bus.subscribe("group", std::slice::from_ref(topic)).await.unwrap();
+    look(world, &all_of(topic), 0).await;
+    for number in 0..25 {
+        world.bus.publish(vec![message(topic, "7", &number.to_string()), message(topic, "other", "x")]).await.unwrap();
+    }
+    let peeked = look(world, &Peek { key: Some(Bytes::from_static(b"7")), ..all_of(topic) }, 25).await;
+    assert!(peeked.records.iter().all(|record| &record.message.key[..] == b"7"));
+    let numbers = |peeked: &Peeked| by_key(peeked.records.iter().map(|record| record.message.clone()));
+    assert_eq!(numbers(&peeked)[&Bytes::from_static(b"7")], (0..25).rev().collect::<Vec<_>>());
+    let partition = Some(peeked.records[0].partition);
+    let key = Some(Bytes::from_static(b"7"));
+    let (mut found, mut from) = (Vec::new(), None);
+    loop {
+        let page = world.bus.peek(Peek { partition, from, key: key.clone(), limit: 4, ..all_of(topic) }).await.unwrap();
+        assert!(page.records.len() <= 4);
+        found.extend(numbers(&page).remove(&Bytes::from_static(b"7")).unwrap_or_default());
+        from = page.next_from;
+        if from.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, (0..25).rev().collect::<Vec<_>>());
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use saga_core::{Event, Json, SagaKey, Status};
 use saga_runtime::store::{
-    CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
+    Awaited, CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
 };
 
 type Store = Arc<dyn SagaStore>;
@@ -67,7 +67,8 @@ fn step(key: SagaKey, from: u64, status: Status, awaiting: &str) -> Transition {
     transition.row.awaiting = awaiting.to_owned();
     transition.row.wake_at = (!status.is_terminal()).then_some(9000 + from);
     transition.row.updated_at = at;
-    transition.events = vec![Event::StepCompleted { step: "take".into(), output: Json::of("ö\"").unwrap(), at }];
+    transition.events =
+        vec![Event::StepCompleted { step: "take".into(), output: Json::of("ö\"").unwrap(), work: None, at }];
     transition
 }
 
@@ -319,6 +320,29 @@ pub async fn sagas_are_counted_by_definition_and_state(store: &Store) {
     assert_eq!(store.count_in_flight().await.unwrap(), expected);
     let expected = [count("purchase", Status::Completed, 4), count("refund", Status::Compensated, 1)];
     assert_eq!(store.count_ended().await.unwrap(), expected);
+    // What is awaited, and since when.
+    let awaited = |definition: &str, count, oldest_at| Awaited {
+        definition: definition.into(),
+        awaiting: "take.do".to_owned(),
+        count,
+        oldest_at,
+    };
+    let expected = [awaited("purchase", 2, 700), awaited("refund", 1, 1000)];
+    assert_eq!(store.count_awaited().await.unwrap(), expected);
+    // Those that started lately, whether they have ended or not.
+    let started = |from| async move {
+        let mut counts = store.count_started(from).await.unwrap();
+        counts.sort_by(|a, b| (&a.definition, a.status.as_str()).cmp(&(&b.definition, b.status.as_str())));
+        counts
+    };
+    let lately = [
+        count("purchase", Status::Running, 1),
+        count("purchase", Status::Stuck, 1),
+        count("refund", Status::Running, 1),
+    ];
+    assert_eq!(started(1000).await, lately);
+    assert_eq!(started(500).await.iter().map(|count| count.count).sum::<u64>(), 9);
+    assert_eq!(started(1001).await, []);
 }
 
 /// By a place, so that new sagas shift nothing.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use saga_core::{Event, SagaKey, Status};
+use saga_core::{Event, Millis, Name, SagaKey, Status};
 use saga_runtime::StoreError;
 use saga_runtime::store::{
-    CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
+    Awaited, CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
 };
 
 use super::Sim;
@@ -208,6 +208,26 @@ impl SagaStore for SimStore {
             InFlight { definition, status, count, oldest_at }
         };
         Ok(count(open()).into_iter().map(in_flight).collect())
+    }
+
+    async fn count_awaited(&self) -> Result<Vec<Awaited>, StoreError> {
+        let disk = self.disk.lock();
+        let mut all: BTreeMap<(Name, String), (u64, Millis)> = BTreeMap::new();
+        for (row, _) in disk
+            .sagas
+            .values()
+            .filter(|(row, _)| !row.status.is_terminal() && !row.status.is_stuck() && !row.awaiting.is_empty())
+        {
+            let of = all.entry((row.key.definition.clone(), row.awaiting.clone())).or_insert((0, Millis::MAX));
+            *of = (of.0 + 1, of.1.min(row.updated_at));
+        }
+        let awaited = |((definition, awaiting), (count, oldest_at))| Awaited { definition, awaiting, count, oldest_at };
+        Ok(all.into_iter().map(awaited).collect())
+    }
+
+    async fn count_started(&self, from: Millis) -> Result<Vec<SagaCount>, StoreError> {
+        let disk = self.disk.lock();
+        Ok(count(disk.sagas.values().map(|(row, _)| row).filter(|row| row.started_at >= from)))
     }
 
     async fn count_ended(&self) -> Result<Vec<SagaCount>, StoreError> {

@@ -54,6 +54,8 @@ pub struct World {
     definitions: Vec<Definition>,
     wishes: Vec<Wish>,
     options: OrchestratorOptions,
+    /// How far apart the loops' units begin.
+    pace: Duration,
     pub(super) tracker: TaskTracker,
     /// Orchestrators that may run or sleep; the last was started last.
     pub(super) orchestrators: Vec<Instance>,
@@ -85,6 +87,7 @@ impl World {
         world.embedded = world.sim.chance(400);
         world.options.cached = *world.sim.pick(&[1, 2, 1_000]);
         world.options.resend_after = *world.sim.pick(&[0, 1_000]);
+        world.pace = Duration::from_millis(*world.sim.pick(&[0, 0, 5, 300]));
         world.options.recovery_rate = *world.sim.pick(&[1, 10, 10_000]);
         world
     }
@@ -121,6 +124,7 @@ impl World {
             definitions,
             wishes,
             options: OrchestratorOptions::default(),
+            pace: Duration::ZERO,
             tracker: TaskTracker::new(),
             orchestrators: Vec::new(),
             workers: (0..PARTICIPANTS.len()).map(|_| None).collect(),
@@ -136,7 +140,7 @@ impl World {
             clock: self.clock.clone(),
             stop: stop.clone(),
             stats: stats.clone(),
-            options: LoopOptions { batch: 8, poison_after: 3, backoff: Duration::from_millis(20) },
+            options: LoopOptions { batch: 8, poison_after: 3, backoff: Duration::from_millis(20), pace: self.pace },
             tracer: saga_runtime::trace::Tracer::default(),
         }
     }

@@ -19,6 +19,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("payment", 3),
     ("purchase", 3),
     ("orchestrator", 3),
+    ("console", 3),
     ("saga", 4),
     ("trip", 4),
 ];

@@ -23,7 +23,7 @@ use super::{Operator, actor, schemas};
 use crate::app::Sagas;
 
 /// The `{topic}` of a path. Whatever no topic is called like names nothing: `not_found`.
-pub(super) struct Topic(Name);
+pub(super) struct Topic(pub(super) Name);
 
 impl<S: Send + Sync> FromRequestParts<S> for Topic {
     type Rejection = Problem;

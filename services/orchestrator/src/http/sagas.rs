@@ -16,7 +16,7 @@ use chassis::problem::{Code, Problem};
 use chassis::time::rfc3339;
 use futures_util::Stream;
 use garde::Validate;
-use saga_core::render::{event_text, saga_text};
+use saga_core::render::event_text;
 use saga_core::{Name, Rejection, SagaKey, Status, Verb};
 use saga_runtime::OperateError;
 use saga_runtime::store::{ListPlace, SagaFilter, SagaRow};
@@ -27,7 +27,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::filter::{Wanted, invalid, statuses};
 use super::{Operator, actor, schemas};
-use crate::app::{Counts, Detail, Sagas};
+use crate::app::{Counts, Sagas};
 
 /// How often a watched saga is read: a person does not see more.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
@@ -199,56 +199,13 @@ pub(super) struct KeyQuery {
 }
 
 impl KeyQuery {
-    fn key(&self, id: u64) -> SagaKey {
+    pub(super) fn key(&self, id: u64) -> SagaKey {
         SagaKey::new(self.definition.as_deref().unwrap_or("purchase"), id)
     }
 }
 
-/// A saga with its whole history.
-#[utoipa::path(
-    get, path = "/admin/sagas/{id}", operation_id = "getSaga", tag = "sagas",
-    params(("id" = u64, Path, minimum = 1, maximum = 9007199254740991_u64), KeyQuery),
-    responses((status = 200, description = "The saga.", body = schemas::SagaDetail)),
-    security(("bearer" = ["viewer"])),
-)]
-pub(super) async fn show(
-    State(sagas): State<Sagas>,
-    PathId(id): PathId,
-    ValidQuery(query): ValidQuery<KeyQuery>,
-) -> Result<Response, Problem> {
-    let key = query.key(id);
-    let detail = sagas.show(&key).await?.ok_or_else(|| not_found(&key))?;
-    Ok(axum::Json(detail_view(&key, &detail)).into_response())
-}
-
-fn not_found(key: &SagaKey) -> Problem {
+pub(super) fn not_found(key: &SagaKey) -> Problem {
     Problem::new(Code::NotFound, format!("there is no saga {key}"))
-}
-
-fn detail_view(key: &SagaKey, detail: &Detail) -> Value {
-    let history: Vec<Value> = (1_u64..)
-        .zip(&detail.history)
-        .map(|(version, events)| {
-            let texts: Vec<String> = events.iter().map(event_text).collect();
-            json!({ "version": version, "at": events.first().map(|e| rfc3339(e.at())), "texts": texts, "events": events })
-        })
-        .collect();
-    match &detail.saga {
-        None => json!({ "id": key.id, "definition": key.definition, "status": "QUARANTINED", "history": history }),
-        Some(saga) => json!({
-            "id": key.id,
-            "definition": key.definition,
-            "definition_version": saga.definition_version,
-            "version": saga.version,
-            "status": saga.status,
-            "reason": saga.reason,
-            "input": saga.input,
-            "started_at": rfc3339(saga.started_at),
-            "updated_at": rfc3339(saga.updated_at),
-            "history": history,
-            "text": saga_text(saga, detail.history.iter().map(Vec::as_slice)),
-        }),
-    }
 }
 
 /// An operator's order.

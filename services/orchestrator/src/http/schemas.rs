@@ -176,10 +176,181 @@ pub(super) struct SagaDetail {
     started_at: Option<String>,
     #[schema(required = false, nullable = false, format = DateTime)]
     updated_at: Option<String>,
+    /// What is awaited, as `step.op`; empty when nothing is.
+    #[schema(required = false, nullable = false)]
+    awaiting: Option<String>,
+    /// When it acts by itself.
+    #[schema(required = false, format = DateTime)]
+    next_wake_at: Option<String>,
+    /// When it is taken back, where its pivot is not done.
+    #[schema(required = false, format = DateTime)]
+    deadline_at: Option<String>,
+    /// Of its trace, if it is traced.
+    #[schema(required = false)]
+    trace_id: Option<String>,
+    /// In the definition's order; none where the definition is not there any more.
+    #[schema(required = false, nullable = false)]
+    steps: Option<Vec<SagaStep>>,
     history: Vec<Transition>,
     /// All of it, for people.
     #[schema(required = false, nullable = false)]
     text: Option<String>,
+}
+
+/// Where one direction of a step stands.
+#[derive(ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum LegState {
+    /// It has not begun.
+    Waiting,
+    /// Its command is out.
+    Running,
+    /// It was answered with *not now*, and will be asked again.
+    Delayed,
+    /// A human is needed.
+    Stuck,
+    Done,
+    /// Business said no.
+    Refused,
+    /// An operator said that it is dealt with.
+    Skipped,
+    /// It was given up without an answer, and is taken back.
+    Unknown,
+}
+
+/// One direction of a step.
+#[derive(ToSchema)]
+pub(super) struct StepLeg {
+    state: LegState,
+    /// Of its commands.
+    topic: String,
+    /// When its command went out first.
+    #[schema(required = true, format = DateTime)]
+    sent_at: Option<String>,
+    /// Sendings since it began, or since an operator began anew.
+    attempts: u32,
+    /// From the last sending until the participant began; by two clocks.
+    #[schema(required = true)]
+    queue_ms: Option<u64>,
+    /// How long the participant was at it.
+    #[schema(required = true)]
+    run_ms: Option<u64>,
+    #[schema(required = true, format = DateTime)]
+    done_at: Option<String>,
+    /// `done`, `refused`, `retry` or `skipped`.
+    #[schema(required = true)]
+    outcome: Option<String>,
+    /// Of a refusal.
+    #[schema(required = true)]
+    code: Option<String>,
+    #[schema(required = true)]
+    detail: Option<String>,
+    /// What it told.
+    #[schema(required = true, value_type = Value)]
+    output: Value,
+}
+
+/// A step of a saga, both ways.
+#[derive(ToSchema)]
+pub(super) struct SagaStep {
+    name: String,
+    kind: String,
+    /// Which steps must be done before.
+    after: Vec<String>,
+    #[schema(rename = "do")]
+    action: StepLeg,
+    /// Null where there is no way back.
+    #[schema(required = true)]
+    undo: Option<StepLeg>,
+}
+
+/// Who said it to whom.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(super) enum MessageDirection {
+    Command,
+    Reply,
+    Result,
+}
+
+/// A message of a saga.
+#[derive(ToSchema)]
+pub(super) struct SagaMessage {
+    direction: MessageDirection,
+    topic: String,
+    key: String,
+    headers: BTreeMap<String, String>,
+    payload: String,
+    #[schema(format = DateTime)]
+    at: String,
+    /// The transition that it belongs to.
+    version: u64,
+}
+
+/// What a saga and its participants told each other.
+#[derive(ToSchema)]
+pub(super) struct SagaMessages {
+    items: Vec<SagaMessage>,
+}
+
+/// A partition and which of its records can be looked at.
+#[derive(ToSchema)]
+pub(super) struct TopicPartition {
+    partition: u32,
+    /// The first of them.
+    begin: u64,
+    /// The next record that will be written.
+    end: u64,
+}
+
+/// A topic.
+#[derive(ToSchema)]
+pub(super) struct TopicView {
+    topic: String,
+    partitions: Vec<TopicPartition>,
+    /// Records that can be looked at.
+    messages: u64,
+}
+
+/// The topics that there are.
+#[derive(ToSchema)]
+pub(super) struct Topics {
+    items: Vec<TopicView>,
+}
+
+/// How a payload is shown.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(super) enum PayloadEncoding {
+    Text,
+    Base64,
+}
+
+/// A record.
+#[derive(ToSchema)]
+pub(super) struct Record {
+    partition: u32,
+    offset: u64,
+    #[schema(required = true, format = DateTime)]
+    at: Option<String>,
+    key: String,
+    headers: BTreeMap<String, String>,
+    payload: String,
+    encoding: PayloadEncoding,
+    /// Whether the payload is longer than what is shown.
+    truncated: bool,
+}
+
+/// Records of a topic, the newest first.
+#[derive(ToSchema)]
+pub(super) struct Records {
+    items: Vec<Record>,
+    /// Asks for older ones, of one partition.
+    #[schema(required = true)]
+    next_from: Option<u64>,
+    /// Since when records are kept, where that is only while somebody looks.
+    #[schema(required = true, format = DateTime)]
+    kept_since: Option<String>,
 }
 
 /// A topic that has dead letters.
@@ -263,6 +434,99 @@ pub(super) struct Place {
     /// The number that the next record gets, where the bus counts.
     #[schema(required = false)]
     end: Option<u64>,
+}
+
+/// Sagas a second, over the last ten.
+#[derive(ToSchema)]
+pub(super) struct OverviewRates {
+    started: f64,
+    completed: f64,
+    compensated: f64,
+    /// `counters` of the one process that drives sagas; or, where there are several, `rows` of the sagas that started in
+    /// that time, which leaves out those that take longer.
+    #[schema(pattern = "^(counters|rows)$")]
+    from: String,
+}
+
+/// From start to end, of the sagas that ended last.
+#[derive(ToSchema)]
+pub(super) struct OverviewLatency {
+    p50: u64,
+    p99: u64,
+}
+
+/// The shop at a glance.
+#[derive(ToSchema)]
+pub(super) struct Overview {
+    #[schema(format = DateTime)]
+    as_of: String,
+    counts: Vec<SagaCountView>,
+    /// When what has ended was counted.
+    #[schema(format = DateTime)]
+    counts_as_of: String,
+    in_flight: u64,
+    stuck: u64,
+    #[schema(required = true, format = DateTime)]
+    oldest_in_flight_at: Option<String>,
+    rates: OverviewRates,
+    /// Null before the first has ended.
+    #[schema(required = true)]
+    latency_ms: Option<OverviewLatency>,
+    participants: Vec<ParticipantView>,
+    dead_letters: u64,
+    /// Records that wait for somebody; null where the bus does not answer.
+    #[schema(required = true)]
+    lag: Option<u64>,
+    version: String,
+    uptime_s: u64,
+    /// `embedded` or `stack`.
+    profile: String,
+}
+
+/// How a participant is.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(super) enum ParticipantHealth {
+    /// It answers.
+    Ok,
+    /// It answers late.
+    Slow,
+    /// It is asked and does not answer, or nobody is there to.
+    Silent,
+    /// It is not asked.
+    Idle,
+}
+
+/// Somebody who carries out steps.
+#[derive(ToSchema)]
+#[schema(as = Participant)]
+pub(super) struct ParticipantView {
+    /// Its consumer group.
+    participant: String,
+    /// Of its commands.
+    topics: Vec<String>,
+    /// Where the bus knows.
+    members: Vec<String>,
+    /// Records that wait for it.
+    waiting: u64,
+    /// Sagas that await its answer.
+    in_flight: u64,
+    /// How long the one has waited that has for longest.
+    #[schema(required = true)]
+    oldest_outstanding_ms: Option<u64>,
+    /// As this process saw it, like the counts below.
+    #[schema(required = true, format = DateTime)]
+    last_reply_at: Option<String>,
+    attempts: u64,
+    timeouts: u64,
+    refusals: u64,
+    state: ParticipantHealth,
+}
+
+/// Those who carry out the steps.
+#[derive(ToSchema)]
+pub(super) struct Participants {
+    items: Vec<ParticipantView>,
 }
 
 /// What a kind of saga does.

@@ -92,7 +92,7 @@ pub async fn world() -> World {
     let audit = Arc::new(SqliteAuditLog::new(rows.clone()));
     let store = Arc::new(SqliteSagaStore::new(rows));
     let definition = Definition::from_yaml(DEFINITION).unwrap();
-    let bus = Arc::new(InProcBus::new(definition.topics(), 1_000, letters.clone()));
+    let bus = Arc::new(InProcBus::observable(definition.topics(), 1_000, letters.clone(), Arc::new(SystemClock)));
     let stop = CancellationToken::new();
     let context = LoopContext {
         bus: bus.clone(),
@@ -104,7 +104,8 @@ pub async fn world() -> World {
     };
     let definitions = Arc::new(Definitions::new([definition]));
     let stores = orchestrator::Stores { sagas: store, dead_letters: letters, audit: audit.clone() };
-    let service = orchestrator::build(&orchestrator::Config::default(), context.clone(), stores, definitions);
+    let about = orchestrator::About { version: "1.2.3", profile: "embedded", ..Default::default() };
+    let service = orchestrator::build(&orchestrator::Config::default(), context.clone(), stores, definitions, about);
     let open = Arc::new(AtomicBool::new(false));
     let busy = Arc::new(AtomicU32::new(0));
     tokio::spawn(run_participant(context, Arc::new(Desk { open: open.clone(), busy: busy.clone() })));

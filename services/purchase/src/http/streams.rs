@@ -284,10 +284,12 @@ impl OfCustomer {
 fn open(purchases: &Purchases, customer_id: u64) -> Result<OpenStream, Problem> {
     let inner = purchases.inner();
     if inner.live.waiting() >= inner.patience.waiting {
+        inner.stats.streams_refused.inc();
         return Err(Problem::new(Code::Overloaded, "too many streams are open").retry_after(1));
     }
     let limit = inner.patience.streams;
     inner.live.open_stream(customer_id, limit).ok_or_else(|| {
+        inner.stats.streams_refused.inc();
         Problem::new(Code::TooManyStreams, format!("too many streams: at most {limit} may be open at once"))
             .retry_after(1)
     })

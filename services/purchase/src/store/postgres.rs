@@ -43,7 +43,7 @@ impl PgStore {
     /// Over a database that was connected with [`PG_SCHEMA`]. Needs a runtime.
     pub fn new(pg: Pg) -> Self {
         let writing = pg.clone();
-        let places = Groups::new(MOST_TOGETHER, move |batch| {
+        let places = Groups::new(MOST_TOGETHER, pg.pace(), move |batch| {
             let pg = writing.clone();
             async move { place::place(&pg, &batch).await }
         });

@@ -197,6 +197,7 @@ impl Shop {
             course: Course::default(),
             tasks: tasks.clone(),
             stop: stop.clone(),
+            pace: Duration::ZERO,
             replica: None,
         };
         let service = purchase::build(&self.config, deps).await.unwrap();

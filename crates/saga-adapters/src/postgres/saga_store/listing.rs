@@ -5,7 +5,7 @@
 //! millions, sorted), and for each definition and state what has ended. So it costs the same however many sagas there
 //! are and however rare what is asked for.
 
-use saga_core::{Name, SagaKey, Status};
+use saga_core::{Millis, Name, SagaKey, Status};
 use saga_runtime::store::{SagaCount, SagaFilter};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -15,6 +15,8 @@ use super::{COLUMNS, Query};
 
 pub(super) const COUNT_IN_FLIGHT: &str = "select definition, status, count(*), min(started_at)
     from saga where open group by definition, status order by definition, status";
+pub(super) const COUNT_AWAITED: &str = "select definition, awaiting, count(*), min(updated_at)
+    from saga where open and awaiting <> '' and status in ('RUNNING', 'COMPENSATING') group by definition, awaiting order by definition, awaiting";
 pub(super) const COUNT_ENDED: &str = "select definition, status, count(*)
     from saga where not open group by definition, status order by definition, status";
 /// Every definition of which something has ended, one look into the index each.
@@ -77,6 +79,23 @@ pub(super) fn list(filter: &SagaFilter) -> Query<'static> {
     }
     page.sql = format!("{with}select * from ({}) as page", streams.join(" union all "));
     page.done(&format!("{ORDER} limit {limit}"))
+}
+
+/// By definition and state, those that started at this moment or later.
+pub(super) fn count_started(from: Millis) -> Query<'static> {
+    let ended = names(&[Status::Completed, Status::Compensated]);
+    let sql = format!(
+        "with recursive {DEFINITIONS}
+        select definition, status, count(*) from saga where open and started_at >= $1 group by definition, status
+        union all
+        select k.name, u.name, c.count from known as k cross join unnest($2::text[]) as u (name)
+            cross join lateral (
+                select count(*) from saga
+                where not open and definition = k.name and status = u.name and started_at >= $1
+            ) as c
+            where c.count > 0"
+    );
+    Query::new(sql).big(from).bind(ended)
 }
 
 /// The first three columns of a count.

@@ -7,8 +7,8 @@
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
-use saga_core::{Name, SagaKey, Status};
-use saga_runtime::store::{InFlight, ListPlace, SagaCount, SagaFilter, SagaRow};
+use saga_core::{Millis, Name, SagaKey, Status};
+use saga_runtime::store::{Awaited, InFlight, ListPlace, SagaCount, SagaFilter, SagaRow};
 
 use super::{COLUMNS, SqlError, row};
 
@@ -16,6 +16,13 @@ use super::{COLUMNS, SqlError, row};
 const DEFINITIONS: &str = include_str!("sql/definitions.sql");
 const COUNT_IN_FLIGHT: &str = "select definition, status, count(*), min(started_at)
     from saga indexed by saga_open where open = 1 group by definition, status order by definition, status";
+const COUNT_AWAITED: &str = "select definition, awaiting, count(*), min(updated_at)
+    from saga indexed by saga_open where open = 1 and awaiting <> '' and status in ('RUNNING', 'COMPENSATING') group by definition, awaiting
+    order by definition, awaiting";
+const COUNT_STARTED: &str = "select definition, status, count(*) from saga indexed by saga_open
+    where open = 1 and started_at >= ?1 group by definition, status order by definition, status";
+const COUNT_STARTED_ENDED: &str = "select count(*) from saga indexed by saga_ended
+    where open = 0 and definition = ?1 and status = ?2 and started_at >= ?3";
 const COUNT_ENDED: &str = "select definition, status, count(*) from saga indexed by saga_ended where open = 0
     group by definition, status order by definition, status";
 const ORDER: &str = "started_at desc, id desc, definition desc";
@@ -85,6 +92,29 @@ pub(super) fn count_in_flight(conn: &Connection) -> Result<Vec<InFlight>, SqlErr
         Ok(InFlight { definition, status, count, oldest_at: row.get(3)? })
     };
     conn.prepare_cached(COUNT_IN_FLIGHT)?.query_and_then([], in_flight)?.collect()
+}
+
+pub(super) fn count_awaited(conn: &Connection) -> Result<Vec<Awaited>, SqlError> {
+    let awaited = |row: &rusqlite::Row<'_>| {
+        let definition = Name::new(row.get::<_, String>(0)?);
+        Ok(Awaited { definition, awaiting: row.get(1)?, count: row.get(2)?, oldest_at: row.get(3)? })
+    };
+    Ok(conn.prepare_cached(COUNT_AWAITED)?.query_map([], awaited)?.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn count_started(conn: &Connection, from: Millis) -> Result<Vec<SagaCount>, SqlError> {
+    let mut all: Vec<SagaCount> =
+        conn.prepare_cached(COUNT_STARTED)?.query_and_then([from], count)?.collect::<Result<_, _>>()?;
+    let mut ended = conn.prepare_cached(COUNT_STARTED_ENDED)?;
+    for definition in definitions(conn, &SagaFilter::default())? {
+        for status in Status::ALL.into_iter().filter(|status| status.is_terminal()) {
+            let found = ended.query_row((definition.as_str(), status.as_str(), from), |row| row.get(0))?;
+            if found > 0 {
+                all.push(SagaCount { definition: definition.clone(), status, count: found });
+            }
+        }
+    }
+    Ok(all)
 }
 
 pub(super) fn count_ended(conn: &Connection) -> Result<Vec<SagaCount>, SqlError> {

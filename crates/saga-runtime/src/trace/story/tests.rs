@@ -31,15 +31,15 @@ fn compensated() -> Vec<Vec<Event>> {
         ],
         vec![Event::StepRepeated { step: name("hotel"), op: Op::Do, attempt: 2, due: 2_000, at: 20 }],
         vec![
-            Event::StepCompleted { step: name("hotel"), output: Json::null(), at: 30 },
+            Event::StepCompleted { step: name("hotel"), output: Json::null(), work: None, at: 30 },
             Event::StepStarted { step: name("pay"), due: 3_000, at: 30 },
         ],
         vec![
-            Event::StepRefused { step: name("pay"), refusal: reason.clone(), at: 40 },
+            Event::StepRefused { step: name("pay"), refusal: reason.clone(), work: None, at: 40 },
             Event::CompensationBegun { reason, at: 40 },
             Event::UndoStarted { step: name("hotel"), due: 4_000, at: 40 },
         ],
-        vec![Event::StepUndone { step: name("hotel"), at: 50 }, Event::Compensated { at: 50 }],
+        vec![Event::StepUndone { step: name("hotel"), work: None, at: 50 }, Event::Compensated { at: 50 }],
     ]
 }
 

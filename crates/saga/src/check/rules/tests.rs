@@ -15,7 +15,7 @@ fn completed_history() -> Vec<Vec<Event>> {
     for step in STEPS {
         let step = Name::new(step);
         history.last_mut().unwrap().push(Event::StepStarted { step: step.clone(), due: 100, at: 1 });
-        history.push(vec![Event::StepCompleted { step, output: Json::null(), at: 2 }]);
+        history.push(vec![Event::StepCompleted { step, output: Json::null(), work: None, at: 2 }]);
     }
     history.last_mut().unwrap().push(Event::Completed { at: 2 });
     history
@@ -27,15 +27,15 @@ fn declined_history() -> Vec<Vec<Event>> {
     let reason = Refusal::new("payment_declined", "no");
     let step = |name: &str| Name::new(name);
     history.push(vec![
-        Event::StepRefused { step: step(STEPS[2]), refusal: reason.clone(), at: 3 },
+        Event::StepRefused { step: step(STEPS[2]), refusal: reason.clone(), work: None, at: 3 },
         Event::CompensationBegun { reason, at: 3 },
         Event::UndoStarted { step: step(STEPS[1]), due: 9, at: 3 },
     ]);
     history.push(vec![
-        Event::StepUndone { step: step(STEPS[1]), at: 4 },
+        Event::StepUndone { step: step(STEPS[1]), work: None, at: 4 },
         Event::UndoStarted { step: step(STEPS[0]), due: 9, at: 4 },
     ]);
-    history.push(vec![Event::StepUndone { step: step(STEPS[0]), at: 5 }, Event::Compensated { at: 5 }]);
+    history.push(vec![Event::StepUndone { step: step(STEPS[0]), work: None, at: 5 }, Event::Compensated { at: 5 }]);
     history
 }
 

@@ -30,7 +30,7 @@ const SESSIONS: &str = "select application_name, count(*) from pg_stat_activity
 
 /// A service's rows; nothing where its URL is none, which the configuration's finding says.
 pub(super) async fn look(config: &Config, role: ServiceRole) -> Option<Store> {
-    let (file, database) = schemas(role);
+    let (file, database) = schemas(role)?;
     let mut store = Store {
         service: role.as_str(),
         place: String::new(),
@@ -64,15 +64,18 @@ pub(super) async fn look(config: &Config, role: ServiceRole) -> Option<Store> {
     }
 }
 
-fn schemas(role: ServiceRole) -> (&'static Schema, &'static saga_adapters::postgres::Schema) {
-    match role {
+/// Of a service; the pages have no rows.
+fn schemas(role: ServiceRole) -> Option<(&'static Schema, &'static saga_adapters::postgres::Schema)> {
+    let both = match role {
         ServiceRole::Account => (&account::SCHEMA, &account::PG_SCHEMA),
         ServiceRole::Product => (&product::SCHEMA, &product::PG_SCHEMA),
         ServiceRole::Order => (&order::SCHEMA, &order::PG_SCHEMA),
         ServiceRole::Payment => (&payment::SCHEMA, &payment::PG_SCHEMA),
         ServiceRole::Purchase => (&purchase::SCHEMA, &purchase::PG_SCHEMA),
         ServiceRole::Orchestrator => (&saga_store::SCHEMA, &pg_sagas::SCHEMA),
-    }
+        ServiceRole::Console => return None,
+    };
+    Some(both)
 }
 
 fn file(data: &Path, schema: &Schema, store: &mut Store) {

@@ -1,0 +1,306 @@
+//! The pages in a real browser: what a person does with mouse and keyboard, and what they see.
+
+mod driver;
+
+use driver::{Browser, ENTER, TAB};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::operators;
+use crate::town::{Person, Town, created, product};
+
+const PASSWORD: &str = "a long password";
+
+async fn log_in(browser: &Browser, base: &str, path: &str, email: &str) {
+    browser.go(&format!("{base}{path}/login")).await;
+    browser.fill("#email", email).await;
+    browser.fill("#password", PASSWORD).await;
+    browser.click("main form button").await;
+    browser.until(&format!("!location.pathname.endsWith('/login') && location.pathname.startsWith('{path}')")).await;
+}
+
+/// Nothing was refused by the policy, no script failed, nothing was missing.
+async fn content(browser: &Browser) {
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+/// `(text, contrast, wanted)` of every text whose contrast is below what WCAG 2.2 AA wants, by the styles that the browser
+/// computed.
+const CONTRAST: &str = r#"
+  const parse = (css) => { const n = (css.match(/[\d.]+/g) || []).map(Number); return { r: n[0], g: n[1], b: n[2], a: n[3] ?? 1 }; };
+  const over = (top, under) => ({ r: top.r * top.a + under.r * (1 - top.a), g: top.g * top.a + under.g * (1 - top.a), b: top.b * top.a + under.b * (1 - top.a), a: 1 });
+  const channel = (c) => { c /= 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
+  const light = (c) => 0.2126 * channel(c.r) + 0.7152 * channel(c.g) + 0.0722 * channel(c.b);
+  const behind = (element) => {
+    const layers = [];
+    for (let at = element; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
+    return layers.reverse().reduce((under, layer) => layer.a ? over(layer, under) : under, { r: 255, g: 255, b: 255, a: 1 });
+  };
+  const inSvg = (text) => {
+    const box = text.parentElement.querySelector(':scope > rect.box');
+    return box && box !== text ? parse(getComputedStyle(box).fill) : behind(text.closest('svg').parentElement);
+  };
+  const found = [];
+  let looked = 0;
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    const text = walker.currentNode.nodeValue.trim();
+    if (!text || !element.checkVisibility({ visibilityProperty: true }) || ['SCRIPT', 'STYLE', 'title', 'OPTION'].includes(element.tagName)) continue;
+    const style = getComputedStyle(element);
+    const isSvg = element instanceof SVGElement;
+    const background = isSvg ? inSvg(element) : behind(element);
+    const colour = over(parse(isSvg ? style.fill : style.color), background);
+    const [a, b] = [light(colour), light(background)].sort((x, y) => y - x);
+    const contrast = (a + 0.05) / (b + 0.05);
+    const size = parseFloat(style.fontSize), bold = Number(style.fontWeight) >= 700;
+    const wanted = size >= 24 || (bold && size >= 18.66) ? 3 : 4.5;
+    looked += 1;
+    if (contrast < wanted) found.push(`${text.slice(0, 40)}: ${contrast.toFixed(2)} of ${wanted}`);
+  }
+  return { looked, found };
+"#;
+
+/// What a page has to be for everybody: legible in both schemes, no wider than a phone, named things only.
+async fn usable(browser: &Browser, url: &str) {
+    for scheme in ["light", "dark"] {
+        browser.screen(1280, 900, scheme).await;
+        browser.go(url).await;
+        let told = browser.run(CONTRAST).await;
+        assert!(told["looked"].as_u64() > Some(5), "{url}: {told}");
+        assert_eq!(told["found"], json!([]), "{url}, {scheme}");
+    }
+    browser.screen(390, 844, "light").await;
+    browser.go(url).await;
+    let wide = browser.run("return [document.documentElement.scrollWidth, innerWidth]").await;
+    assert!(wide[0].as_u64() <= wide[1].as_u64(), "{url} is wider than a phone: {wide}");
+    let nameless = "return [...document.querySelectorAll('input:not([type=hidden]), select, textarea, button, a, svg[role=img]')]
+        .filter((e) => !(e.labels?.length || e.ariaLabel || e.innerText?.trim() || e.getAttribute('aria-label') || e.querySelector('img[alt]')))
+        .map((e) => e.outerHTML.slice(0, 120))";
+    assert_eq!(browser.run(nameless).await, json!([]), "{url}: what has no name for a screen reader");
+    browser.screen(1280, 900, "light").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_registers_fills_the_shelves_buys_and_watches_it_complete_and_be_taken_back() {
+    let town = Town::open().await;
+    let browser = Browser::open().await;
+    let base = town.home().public();
+    browser.go(&base).await;
+    browser.shows("The shelves are empty").await;
+    // Somebody new, by the form.
+    browser.click("a[href='/shop/register']").await;
+    for (field, text) in [
+        ("email", "joe@example.com"),
+        ("password", PASSWORD),
+        ("first_name", "Joe"),
+        ("last_name", "Stone"),
+        ("address", "12 Lake Road"),
+        ("phone_number", "1234567"),
+    ] {
+        browser.fill(&format!("#{field}"), text).await;
+    }
+    browser.click("main form button").await;
+    browser.shows("Good to see you, Joe").await;
+    assert!(!browser.text().await.contains("Put some goods"), "a customer does not fill shelves");
+    browser.click(".who button").await;
+    browser.shows("Log in").await;
+    log_in(&browser, &base, "/shop", "admin@example.com").await;
+    browser.click("form[action='/shop/samples'] button").await;
+    browser.shows("Old teapot").await;
+
+    browser.click("[aria-label='Buy Cup']").await;
+    browser.until("document.querySelector('#status')?.innerText === 'completed'").await;
+    let all_done = "[...document.querySelectorAll('.steps > li')].every((step) => step.innerText.includes('done'))";
+    browser.until(all_done).await;
+
+    browser.go(&format!("{base}/shop")).await;
+    browser.click("[aria-label='Buy Spoon']").await;
+    // On the way it can be seen going back.
+    browser.until("document.querySelector('#status')?.innerText === 'compensating'").await;
+    browser.until("document.querySelector('#status')?.innerText === 'compensated'").await;
+    browser.shows("amounts that end in 13").await;
+    let undone = "[...document.querySelectorAll('.steps .badge.undone')].length === 2";
+    browser.until(undone).await;
+
+    browser.go(&format!("{base}/shop")).await;
+    browser.click("[aria-label^='Buy 3 of Old teapot']").await;
+    browser.until("document.querySelector('#status')?.innerText === 'compensated'").await;
+    browser.shows("insufficient_stock").await;
+    // A basket of two things.
+    browser.go(&format!("{base}/shop")).await;
+    browser.click("[aria-label='Put Pot into the basket']").await;
+    browser.go(&format!("{base}/shop")).await;
+    browser.click("[aria-label='Put Tray into the basket']").await;
+    browser.shows("12\u{202f}680 VND").await;
+    browser.click("form[action='/shop/buy'] button").await;
+    browser.until("document.querySelector('#status')?.innerText === 'completed'").await;
+    content(&browser).await;
+    drop(browser);
+    town.books(2, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_keyboard_alone_something_is_bought_once_however_often_it_is_pressed() {
+    let town = Town::open().await;
+    town.product(1_390, 10).await;
+    let browser = Browser::open().await;
+    let base = town.home().public();
+    log_in(&browser, &base, "/shop", "admin@example.com").await;
+    browser.until("document.querySelector('[aria-label=\"Buy Cup\"]')").await;
+    // Everything on the way can be reached, and what has the focus is seen to have it.
+    let mut way = Vec::new();
+    for _ in 0..30 {
+        browser.keys(TAB).await;
+        let focus = "const e = document.activeElement, s = getComputedStyle(e);
+            return [e.ariaLabel || e.innerText || e.id, s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2]";
+        let focus = browser.run(focus).await;
+        assert_eq!(focus[1], true, "what has the focus does not show it: {focus}");
+        way.push(focus[0].as_str().unwrap_or_default().to_owned());
+        if focus[0] == "Buy Cup" {
+            break;
+        }
+    }
+    assert!(
+        way.first().is_some_and(|first| first.contains("Skip")) && way.last().is_some_and(|at| at == "Buy Cup"),
+        "{way:?}"
+    );
+    browser.keys(&format!("{ENTER}{ENTER}{ENTER}")).await;
+    browser.until("document.querySelector('#status')?.innerText === 'completed'").await;
+    content(&browser).await;
+    drop(browser);
+    let bought = town.admin.get("/api/v1/purchases").await;
+    let bought: Value = serde_json::from_slice(&bought.body).unwrap();
+    assert_eq!(bought["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stuck_saga_is_found_in_the_console_and_retried_with_a_reason() {
+    let folder = TempDir::new().unwrap();
+    let (process, mary, bought) = operators::stuck(folder.path(), 1).await;
+    let id = bought[0];
+    let browser = Browser::open().await;
+    let admin = process.run.admin.clone();
+    log_in(&browser, &admin, "/console", "mary@example.com").await;
+    browser.go(&format!("{admin}/console/sagas")).await;
+    browser.run("document.querySelector('#state').value = 'STUCK'").await;
+    browser.click("form[role=search] button").await;
+    browser.until("location.search.includes('state=STUCK')").await;
+    browser.click(&format!("a[href='/console/sagas/{id}']")).await;
+    browser.shows("create-payment").await;
+    browser.until("document.querySelector('#status')?.innerText === 'stuck'").await;
+    browser.click("#do-retry").await;
+    browser.until("document.querySelector('dialog').open").await;
+    browser.until("document.activeElement.id === 'reason'").await;
+    // Without a reason nothing happens.
+    browser.click("dialog form button").await;
+    assert!(browser.run("return document.querySelector('dialog').open").await.as_bool().unwrap());
+    browser.fill("dialog #reason", "the gateway is back, I hope").await;
+    browser.click("dialog form button").await;
+    browser.shows("The saga is being tried again.").await;
+    browser.shows("the gateway is back, I hope").await;
+    // Nobody answers: it is seen to be stuck again, without being asked.
+    browser.until("document.querySelector('#status')?.innerText === 'stuck'").await;
+    // And taken back, because cancelling is possible before the pivot is done.
+    browser.click("#do-cancel").await;
+    browser.until("document.querySelector('dialog').open").await;
+    browser.fill("dialog #reason", "the customer rang").await;
+    browser.click("dialog form button").await;
+    browser.until("document.querySelector('#status')?.innerText === 'compensated'").await;
+    content(&browser).await;
+    drop(browser);
+    assert_eq!(mary.ended(id).await["reason"]["code"], "cancelled");
+    drop(process);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_stored_as_a_script_stays_text_on_every_page() {
+    let town = Town::open().await;
+    let evil = r#"<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>"#;
+    let category = town.category().await;
+    let mut goods = product(category, 13, 5);
+    goods["name"] = evil.into();
+    goods["description"] = evil.into();
+    let cup = created(&town.admin.post("/api/v1/products", &goods).await);
+    let purchase = town.admin.buy(&[(cup, 1)]).await;
+    town.admin.ended(purchase).await;
+    let browser = Browser::open().await;
+    let (public, admin) = (town.home().public(), town.home().admin());
+    log_in(&browser, &public, "/shop", "admin@example.com").await;
+    log_in(&browser, &admin, "/console", "admin@example.com").await;
+    let pages = [
+        format!("{public}/shop"),
+        format!("{public}/shop/purchases/{purchase}"),
+        format!("{public}/shop?q=%3Cscript%3Edocument.title%3D%27owned%27%3C%2Fscript%3E"),
+        format!("{admin}/console/sagas?step=%22%3E%3Cscript%3Edocument.title%3D%27owned%27%3C%2Fscript%3E"),
+        format!("{admin}/console/sagas/{purchase}"),
+    ];
+    for url in &pages {
+        browser.go(url).await;
+        assert_ne!(browser.run("return document.title").await, "owned", "{url}");
+        assert_eq!(browser.run("return document.querySelectorAll('img[src=x]').length").await, 0, "{url}");
+    }
+    browser.go(&pages[1]).await;
+    browser.shows("<script>document.title='owned'</script>").await;
+    content(&browser).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_on_another_site_changes_nothing() {
+    let town = Town::open().await;
+    let cup = town.product(10, 10).await;
+    let browser = Browser::open().await;
+    let public = town.home().public();
+    log_in(&browser, &public, "/shop", "admin@example.com").await;
+    browser.shows("Cup").await;
+    let token = browser.run("return document.querySelector('input[name=token]').value").await;
+    // Another name for this machine is another site; it knows even the token.
+    let elsewhere = public.replace("127.0.0.1", "localhost");
+    browser.go(&format!("{elsewhere}/livez")).await;
+    let script = format!(
+        "const form = document.createElement('form'); form.method = 'post'; form.action = '{public}/shop/buy';
+         for (const [name, value] of Object.entries({{ token: {token}, key: 'k', product_id: '{cup}', quantity: '1', currency: 'VND' }})) {{
+           const input = document.createElement('input'); input.name = name; input.value = value; form.append(input); }}
+         document.body.append(form); form.submit()"
+    );
+    browser.run(&script).await;
+    browser.shows("nothing was done").await;
+    let bought = town.admin.get("/api/v1/purchases").await;
+    let bought: Value = serde_json::from_slice(&bought.body).unwrap();
+    assert_eq!(bought["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_is_legible_in_both_schemes_and_fits_a_phone() {
+    let folder = TempDir::new().unwrap();
+    let (process, mary, bought) = operators::stuck(folder.path(), 2).await;
+    cancel(&mary, bought[1]).await;
+    let browser = Browser::open().await;
+    let (public, admin) = (process.run.public.clone(), process.run.admin.clone());
+    usable(&browser, &format!("{public}/shop/login")).await;
+    usable(&browser, &format!("{public}/shop/register")).await;
+    log_in(&browser, &public, "/shop", "mary@example.com").await;
+    log_in(&browser, &admin, "/console", "mary@example.com").await;
+    for page in ["/shop", "/shop/basket", "/shop/purchases"] {
+        usable(&browser, &format!("{public}{page}")).await;
+    }
+    for purchase in &bought {
+        usable(&browser, &format!("{public}/shop/purchases/{purchase}")).await;
+        usable(&browser, &format!("{admin}/console/sagas/{purchase}")).await;
+    }
+    for page in CONSOLE {
+        usable(&browser, &format!("{admin}/console{page}")).await;
+    }
+    usable(&browser, &format!("{admin}/console/sagas/{}/retry", bought[0])).await;
+    content(&browser).await;
+    drop(process);
+}
+
+/// Every page that needs no more than an address.
+const CONSOLE: [&str; 4] = ["/sagas", "/letters", "/topics", "/definitions"];
+
+async fn cancel(mary: &Person, purchase: u64) {
+    let answer = mary.post(&format!("/api/v1/purchases/{purchase}/cancel"), &json!({})).await;
+    assert_eq!(answer.status, 202);
+    mary.ended(purchase).await;
+}

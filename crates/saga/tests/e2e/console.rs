@@ -1,0 +1,331 @@
+//! The pages over HTTP: cookies and their flags, who sees what, forms from elsewhere, headers.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use hyper::{Method, StatusCode};
+use saga::remote::{Answer, Connection, Endpoint};
+use serde_json::json;
+
+use crate::town::{BodyJson as _, Town, created, eventually, product};
+
+/// Every page of the console that needs no more than an address.
+const PAGES: [&str; 4] = ["/console/sagas", "/console/letters", "/console/topics", "/console/definitions"];
+
+/// A browser as far as forms and cookies go.
+struct Visitor {
+    endpoint: Endpoint,
+    cookies: BTreeMap<String, String>,
+}
+
+impl Visitor {
+    fn at(url: &str) -> Self {
+        Self { endpoint: Endpoint::parse(url).unwrap(), cookies: BTreeMap::new() }
+    }
+
+    async fn send(&mut self, method: Method, path: &str, extra: &[(&'static str, &str)], body: String) -> Answer {
+        let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut headers = vec![("cookie", cookies.join("; "))];
+        if method == Method::POST {
+            headers.push(("content-type", "application/x-www-form-urlencoded".to_owned()));
+        }
+        headers.extend(extra.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        // The last of a name counts: what a test says stands in the place of what a form would.
+        let mut connection = Connection::new(&self.endpoint);
+        let answer = connection.send_with(method, path, None, &headers, Bytes::from(body)).await.unwrap();
+        for line in answer.headers.get_all("set-cookie") {
+            let (pair, flags) = line.to_str().unwrap().split_once(';').unwrap();
+            let (name, value) = pair.split_once('=').unwrap();
+            let gone = flags.contains("Max-Age=0");
+            if gone {
+                self.cookies.remove(name)
+            } else {
+                self.cookies.insert(name.to_owned(), value.to_owned())
+            };
+        }
+        answer
+    }
+
+    async fn get(&mut self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], String::new()).await
+    }
+
+    /// The token that a page's forms carry.
+    async fn token(&mut self, page: &str) -> String {
+        let text = text(&self.get(page).await);
+        let rest = text.split(r#"name="token" value=""#).nth(1).unwrap_or_else(|| panic!("{page} has no form: {text}"));
+        rest.split('"').next().unwrap().to_owned()
+    }
+
+    async fn post(&mut self, page: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let token = self.token(page).await;
+        self.send(Method::POST, path, &[("sec-fetch-site", "same-origin")], form(&token, fields)).await
+    }
+
+    async fn log_in(&mut self, base: &str, email: &str) -> Answer {
+        let login = format!("{base}/login");
+        self.post(&login, &login, &[("email", email), ("password", "a long password")]).await
+    }
+}
+
+fn form(token: &str, fields: &[(&str, &str)]) -> String {
+    let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let pair = |(name, value): (&str, &str)| format!("{name}={}", encode(value));
+    let all = std::iter::once(("token", token)).chain(fields.iter().copied());
+    all.map(pair).collect::<Vec<_>>().join("&")
+}
+
+fn text(answer: &Answer) -> String {
+    String::from_utf8_lossy(&answer.body).into_owned()
+}
+
+/// A shop with one of each role; the last is nobody's.
+async fn people(town: &Town) -> [(&'static str, Visitor); 4] {
+    town.customer("mary").await;
+    for (name, role) in [("oscar", "OPERATOR"), ("vera", "VIEWER")] {
+        town.customer(name).await;
+        let made = json!({ "email": format!("{name}@example.com"), "password": "a long password", "role": role });
+        town.accounts_api().post("/admin/accounts", &made).await.unwrap();
+    }
+    let admin = town.home().admin();
+    ["mary", "vera", "oscar", "admin"].map(|name| (name, Visitor::at(&admin)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_log_in_no_page_of_the_console_shows_anything() {
+    let town = Town::open().await;
+    let cup = town.product(10, 10).await;
+    let purchase = town.admin.buy(&[(cup, 1)]).await;
+    town.admin.ended(purchase).await;
+    let more = [
+        format!("/console/sagas/{purchase}"),
+        format!("/console/sagas/{purchase}/live"),
+        format!("/console/sagas/{purchase}/retry"),
+        "/console/sagas/counts".to_owned(),
+        "/console/letters/reply".to_owned(),
+        "/console/letters/reply/1".to_owned(),
+        "/console/letters/reply/do/purge".to_owned(),
+    ];
+    for page in PAGES.iter().map(|page| (*page).to_owned()).chain(more) {
+        for forged in ["", "e30.eyJyb2xlIjoiYWRtaW4ifQ.e30"] {
+            let mut visitor = Visitor::at(&town.home().admin());
+            if !forged.is_empty() {
+                visitor.cookies.insert("saga_access".to_owned(), forged.to_owned());
+            }
+            let answer = visitor.get(&page).await;
+            assert_eq!(answer.status, StatusCode::SEE_OTHER, "{page}");
+            assert!(answer.header("location").starts_with("/console/login"), "{page}: {}", answer.header("location"));
+            assert!(answer.body.is_empty(), "{page} shows {}", text(&answer));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn customers_do_not_get_in_viewers_look_operators_and_administrators_steer() {
+    let town = Town::open().await;
+    let cup = town.product(10, 10).await;
+    let purchase = town.admin.buy(&[(cup, 1)]).await;
+    town.admin.ended(purchase).await;
+    for (name, mut visitor) in people(&town).await {
+        let answer = visitor.log_in("/console", &format!("{name}@example.com")).await;
+        if name == "mary" {
+            assert_eq!(answer.status, StatusCode::FORBIDDEN);
+            assert!(!visitor.cookies.contains_key("saga_access"), "a customer has no session here");
+            continue;
+        }
+        assert_eq!((answer.status, answer.header("location")), (StatusCode::SEE_OTHER, "/console"), "{name}");
+        for page in PAGES {
+            let answer = visitor.get(page).await;
+            assert_eq!(answer.status, StatusCode::OK, "{name}: {page}");
+            headers_are_strict(&answer);
+        }
+        let shown = text(&visitor.get(&format!("/console/sagas/{purchase}")).await);
+        assert!(shown.contains("create-payment") && shown.contains("<svg"), "{shown}");
+        // What has ended cannot be steered; the question can be asked by who may.
+        let asked = visitor.get(&format!("/console/sagas/{purchase}/retry")).await;
+        let expected = if name == "vera" { StatusCode::FORBIDDEN } else { StatusCode::OK };
+        assert_eq!(asked.status, expected, "{name}");
+        let fields = [("reason", "to see"), ("version", "1"), ("definition", "purchase")];
+        let done = visitor.post("/console/definitions", &format!("/console/sagas/{purchase}/retry"), &fields).await;
+        let expected = if name == "vera" { StatusCode::FORBIDDEN } else { StatusCode::CONFLICT };
+        assert_eq!(done.status, expected, "{name}: {}", text(&done));
+        if name != "vera" {
+            assert!(text(&done).contains("look again"), "the fresh state is shown with why");
+        }
+        // Logging out ends the session, not only the cookies.
+        let kept = visitor.cookies.clone();
+        visitor.post("/console/definitions", "/console/logout", &[]).await;
+        assert!(!visitor.cookies.contains_key("saga_access"));
+        let refresh = json!({ "refresh_token": kept["saga_refresh"] });
+        let refreshed = town.nobody().post("/api/v1/account/auth/refresh", &refresh).await;
+        assert_eq!(refreshed.status, StatusCode::UNAUTHORIZED);
+    }
+}
+
+fn headers_are_strict(answer: &Answer) {
+    let policy = answer.header("content-security-policy");
+    for part in
+        ["default-src 'none'", "script-src 'self'", "style-src 'self'", "form-action 'self'", "frame-ancestors 'none'"]
+    {
+        assert!(policy.contains(part), "{policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!((answer.header("x-content-type-options"), answer.header("referrer-policy")), ("nosniff", "same-origin"));
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let page = text(answer);
+    for inline in [" style=", "<style", " onclick=", " onload=", "javascript:"] {
+        assert!(!page.contains(inline), "{inline} in {page}");
+    }
+    for script in page.split("<script").skip(1) {
+        assert!(script.starts_with(" src=\"/"), "a script in the page: {script}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cookies_are_for_one_part_of_the_site_and_no_script() {
+    let town = Town::open().await;
+    let mut visitor = Visitor::at(&town.home().public());
+    let login = visitor.log_in("/shop", "admin@example.com").await;
+    let lines: Vec<&str> = login.headers.get_all("set-cookie").iter().map(|line| line.to_str().unwrap()).collect();
+    assert!(lines.iter().any(|line| line.starts_with("saga_access=ey")), "{lines:?}");
+    for line in &lines {
+        for flag in ["; Path=/shop", "; HttpOnly", "; SameSite=Strict"] {
+            assert!(line.contains(flag), "{line}");
+        }
+        assert!(!line.contains("Secure"), "it came without TLS: {line}");
+    }
+    // Behind an edge that speaks TLS.
+    let mut visitor = Visitor::at(&town.home().public());
+    let answer = visitor.send(Method::GET, "/shop", &[("x-forwarded-proto", "https")], String::new()).await;
+    assert!(answer.header("set-cookie").contains("; Secure"), "{}", answer.header("set-cookie"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_that_do_not_come_from_our_pages_are_refused() {
+    let town = Town::open().await;
+    let cup = town.product(10, 10).await.to_string();
+    let mut mary = Visitor::at(&town.home().public());
+    mary.log_in("/shop", "admin@example.com").await;
+    let token = mary.token("/shop").await;
+    let fields = [("product_id", cup.as_str()), ("quantity", "1"), ("currency", "VND"), ("key", "k")];
+    let mut eve = Visitor::at(&town.home().public());
+    let evil = eve.token("/shop/login").await;
+    let own = town.home().public();
+    let attempts: [(&str, &[(&'static str, &str)]); 6] = [
+        ("", &[]),
+        (&evil, &[]),
+        ("0123456789abcdef0123456789abcdef", &[]),
+        (&token, &[("sec-fetch-site", "cross-site")]),
+        (&token, &[("sec-fetch-site", "same-site")]),
+        (&token, &[("origin", "http://evil.example")]),
+    ];
+    for (token, headers) in attempts {
+        let answer = mary.send(Method::POST, "/shop/buy", headers, form(token, &fields)).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{token} {headers:?}");
+        assert!(text(&answer).contains("nothing was done"), "{}", text(&answer));
+    }
+    assert_eq!(town.admin.get("/api/v1/purchases").await.body_json()["items"], json!([]));
+    let answer = mary.send(Method::POST, "/shop/buy", &[("origin", &own)], form(&token, &fields)).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", text(&answer));
+    // The same form again is the same purchase.
+    let again = mary.send(Method::POST, "/shop/buy", &[("origin", &own)], form(&token, &fields)).await;
+    assert_eq!(again.header("location"), answer.header("location"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_access_token_that_is_gone_is_renewed_without_a_word_and_once_for_requests_that_come_together() {
+    let town = Town::open().await;
+    let mut mary = Visitor::at(&town.home().public());
+    mary.log_in("/shop", "admin@example.com").await;
+    let before = mary.cookies.clone();
+    mary.cookies.insert("saga_access".to_owned(), "e30.e30.e30".to_owned());
+    let other = Visitor { endpoint: mary.endpoint.clone(), cookies: mary.cookies.clone() };
+    let mut both = [mary, other];
+    let [first, second] = &mut both;
+    let (one, two) = tokio::join!(first.get("/shop/purchases"), second.get("/shop/purchases"));
+    assert_eq!([one.status, two.status], [StatusCode::OK; 2], "{} {}", text(&one), text(&two));
+    assert_ne!(both[0].cookies["saga_refresh"], before["saga_refresh"]);
+    assert_eq!(both[0].cookies["saga_refresh"], both[1].cookies["saga_refresh"], "one token was spent, not two");
+    assert_eq!(both[0].get("/shop/purchases").await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_as_a_script_is_written_as_text() {
+    let town = Town::open().await;
+    let category = town.category().await;
+    let mut goods = product(category, 10, 5);
+    goods["name"] = "<script>alert(1)</script>\" onfocus=\"x".into();
+    created(&town.admin.post("/api/v1/products", &goods).await);
+    let mut nobody = Visitor::at(&town.home().public());
+    let shown = text(&nobody.get("/shop").await);
+    assert!(!shown.contains("<script>alert") && !shown.contains("\" onfocus=\""), "{shown}");
+    assert!(shown.contains("&#60;script&#62;alert(1)&#60;/script&#62;"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_remembered_by_their_content_and_nothing_is_fetched_from_elsewhere() {
+    let town = Town::open().await;
+    let mut nobody = Visitor::at(&town.home().public());
+    let page = text(&nobody.get("/shop").await);
+    let files: Vec<&str> = page.split(['"', '\'']).filter(|part| part.contains("/assets/")).collect();
+    assert!(files.len() > 4, "{page}");
+    for file in files {
+        let answer = nobody.get(file).await;
+        assert_eq!(answer.status, StatusCode::OK, "{file}");
+        assert!(answer.header("cache-control").contains("immutable"), "{file}");
+        let tag = answer.header("etag").to_owned();
+        let known = nobody.send(Method::GET, file, &[("if-none-match", &tag)], String::new()).await;
+        assert_eq!((known.status, known.body.len()), (StatusCode::NOT_MODIFIED, 0), "{file}");
+    }
+    assert!(!page.contains("http://") && !page.contains("https://"), "{page}");
+    assert_eq!(nobody.get("/shop/assets/0/secrets").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(nobody.get("/shop/nothing").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(nobody.get("/").await.header("location"), "/shop");
+    let mut operator = Visitor::at(&town.home().admin());
+    assert_eq!(operator.get("/").await.header("location"), "/console");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_filters_and_forged_page_tokens_are_told_beside_the_form() {
+    let town = Town::open().await;
+    let mut admin = Visitor::at(&town.home().admin());
+    admin.log_in("/console", "admin@example.com").await;
+    for query in ["state=ASLEEP", "older_than=soon", "q=abc", "page_token=forged"] {
+        let answer = admin.get(&format!("/console/sagas?{query}")).await;
+        let shown = text(&answer);
+        assert_eq!(answer.status, StatusCode::OK, "{query}: {shown}");
+        assert!(shown.contains("notice bad") && shown.contains("<form"), "{query}: {shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_who_does_not_read_holds_nobody_up() {
+    let town = Town::open().await;
+    let cup = town.product(10, 1_000).await;
+    let mut mary = Visitor::at(&town.home().public());
+    mary.log_in("/shop", "admin@example.com").await;
+    let purchase = town.admin.buy(&[(cup, 1)]).await;
+    let cookies: Vec<String> = mary.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    // Opened and never read.
+    let mut slow = Vec::new();
+    for _ in 0..5 {
+        let address = town.home().public().replace("http://", "");
+        let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let request = format!(
+            "GET /shop/purchases/{purchase}/live HTTP/1.1\r\nhost: {address}\r\ncookie: {}\r\n\r\n",
+            cookies.join("; ")
+        );
+        tokio::io::AsyncWriteExt::write_all(&mut socket, request.as_bytes()).await.unwrap();
+        slow.push(socket);
+    }
+    for _ in 0..20 {
+        let purchase = town.admin.buy(&[(cup, 1)]).await;
+        assert_eq!(town.admin.ended(purchase).await["status"], "COMPLETED");
+    }
+    drop(slow);
+    eventually("the page answers", || async {
+        let mut other = Visitor::at(&town.home().public());
+        (other.get("/shop").await.status == StatusCode::OK).then_some(())
+    })
+    .await;
+}

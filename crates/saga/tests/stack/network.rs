@@ -1,0 +1,97 @@
+//! Ways that fail: to PostgreSQL one-way, dead without a word, cut in mid-commit; members of groups that come and go.
+
+use std::time::Duration;
+
+use saga_core::Name;
+use saga_runtime::bus::{Assignment, Bus as _};
+use testkit::proxy::{Proxy, Way};
+
+use crate::city::City;
+use crate::faults::bus;
+use crate::servers::Servers;
+use crate::town::PATIENCE;
+use crate::traffic::{Load, MIX, accepted, balanced, city, city_by};
+
+/// Who reads what.
+const PARTICIPANTS: [(&str, &[&str]); 3] = [
+    ("product", &["update-product-inventory", "rollback-product-inventory"]),
+    ("order", &["create-order", "rollback-order", "confirm-order"]),
+    ("payment", &["create-payment", "rollback-payment"]),
+];
+
+fn names(topics: &[&str]) -> Vec<Name> {
+    topics.iter().map(|topic| Name::new(*topic)).collect()
+}
+
+async fn soon<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.expect("in time")
+}
+
+/// Purchases that were accepted so far.
+fn so_far(city: &City) -> u64 {
+    city.sql("purchase", "select count(*) from purchase").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d04_connections_that_are_lost_in_the_middle_of_a_commit_count_it_once() {
+    let way = Proxy::before(&Servers::shared().postgres()).await;
+    let city = city_by(&way, |_| {}).await;
+    let load = Load::start(&city, &["--clients", "4", "--rate", "40", "--duration", "90s", "--mix", MIX]);
+    accepted(&city, 30).await;
+    way.set(Way::Cutting(15));
+    accepted(&city, 150).await;
+    way.set(Way::Open);
+    load.stop();
+    assert!(way.cut() > 20, "{} connections were cut", way.cut());
+    balanced(&city).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n01_n04_a_way_to_the_databases_that_is_dead_one_way_or_both_is_given_up_in_time() {
+    let way = Proxy::before(&Servers::shared().postgres()).await;
+    let city = city_by(&way, |config| config.stores.statement_timeout_ms = 500).await;
+    let load = Load::start(&city, &["--clients", "4", "--rate", "30", "--duration", "90s", "--mix", MIX]);
+    accepted(&city, 30).await;
+    for _ in 0..2 {
+        // Half open: nobody is told, neither the services nor the server.
+        way.forget_connections();
+        accepted(&city, so_far(&city) + 30).await;
+        for closed in [Way::Deaf, Way::Mute] {
+            way.set(closed);
+            // Longer than a statement is waited for.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            way.set(Way::Open);
+            accepted(&city, so_far(&city) + 20).await;
+        }
+    }
+    load.stop();
+    balanced(&city).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m12_members_that_come_and_go_in_the_middle_of_batches_lose_and_double_nothing() {
+    let city = city(1, |_| {}).await;
+    let load = Load::start(&city, &["--clients", "4", "--rate", "40", "--duration", "90s", "--mix", MIX]);
+    accepted(&city, 50).await;
+    for _ in 0..3 {
+        // They take partitions and records, and go without having done anything.
+        let (members, drivers) = (bus(&city), bus(&city));
+        let mut taken = Vec::new();
+        for (group, topics) in PARTICIPANTS {
+            let mut member = members.subscribe(group, &names(topics)).await.unwrap();
+            taken.push(tokio::spawn(async move { soon(member.next(10)).await.map(|records| (member, records.len())) }));
+        }
+        for member in taken {
+            assert!(member.await.unwrap().unwrap().1 > 0);
+        }
+        members.close().await;
+        let mut driver = drivers.join("orchestrator", &names(&["purchase", "reply"])).await.unwrap();
+        let Assignment::Assigned { mut subscription, .. } = soon(driver.next()).await.unwrap() else { panic!() };
+        assert!(!soon(subscription.next(10)).await.unwrap().is_empty());
+        drop((driver, subscription));
+        drivers.close().await;
+        accepted(&city, so_far(&city) + 20).await;
+    }
+    load.stop();
+    balanced(&city).await;
+}
