@@ -1,10 +1,11 @@
 //! The dead letters port: records that could not be handled, kept for people.
 //!
 //! The loops publish them to `<topic>.dlq` (see `delivery`); whoever keeps that topic offers this port. Promised:
-//! nothing leaves except by [`redrive`] or `purge`, and a record comes back with its original bytes and headers.
+//! nothing leaves except by [`redrive`], `purge` or [`forget_old`], and a record comes back with its original bytes and headers.
 //! Re-driving is at least once: the barrier makes the second one harmless.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -129,6 +130,13 @@ pub trait DeadLetters: Send + Sync + 'static {
     /// # Errors
     /// See [`StoreError`].
     async fn purge(&self, topic: &Name, which: Which) -> Result<u64, StoreError>;
+
+    /// Removes letters of any topic that were given up before this moment, the oldest first, at most `limit`; tells how
+    /// many.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    async fn forget(&self, before: Millis, limit: u32) -> Result<u64, StoreError>;
 }
 
 /// Keeps what was published to `.dlq` topics. Of records with the same [`SOURCE`] it keeps one.
@@ -139,6 +147,36 @@ pub trait DeadLetterSink: Send + Sync + 'static {
     /// # Errors
     /// See [`StoreError`]; none was kept.
     async fn bury(&self, messages: Vec<Message>) -> Result<(), StoreError>;
+}
+
+/// Letters that are removed at a time: a short transaction, off the hot path.
+const FORGOTTEN_AT_ONCE: u32 = 200;
+/// Between two rounds: age is counted in days.
+const FORGET_EVERY: Duration = Duration::from_secs(600);
+
+/// Removes letters that were given up longer ago than `keep`, little by little, until it is stopped. Nothing else refers to
+/// a letter, so nothing is missed.
+pub async fn forget_old(context: LoopContext, letters: Arc<dyn DeadLetters>, keep: Duration) {
+    let LoopContext { clock, stop, .. } = &context;
+    let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+    loop {
+        let pause = match letters.forget(clock.now().saturating_sub(keep), FORGOTTEN_AT_ONCE).await {
+            Ok(0) => FORGET_EVERY,
+            Ok(count) => {
+                tracing::info!(count, "dead letters older than their retention were removed");
+                Duration::from_millis(100)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "old dead letters could not be removed; trying again later");
+                FORGET_EVERY
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = clock.sleep(pause) => {}
+        }
+    }
 }
 
 /// Why re-driving stopped; what was re-driven before stays so.

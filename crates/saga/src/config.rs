@@ -65,8 +65,18 @@ pub struct Config {
     pub purchase: purchase::Config,
     /// See [`orchestrator::Config`].
     pub orchestrator: orchestrator::Config,
+    /// What is not kept for ever.
+    pub retention: Retention,
     /// Failures on purpose.
     pub failures: Failures,
+}
+
+/// What is not kept for ever.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Days that dead letters are kept; 0: for ever.
+    pub dead_letter_days: u64,
 }
 
 /// Failures on purpose, for teaching and for tests.
@@ -221,6 +231,7 @@ impl Default for Config {
             payment: payment::Config::default(),
             purchase: purchase::Config::default(),
             orchestrator: orchestrator::Config::default(),
+            retention: Retention::default(),
             failures: Failures::default(),
         }
     }

@@ -8,7 +8,7 @@
 //! room again. Of other people's crates nothing finer than `info` is written, whatever the filter says: their debug lines hold
 //! parameters of SQL and headers of requests. Nobody here logs a password, a token or a body.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{
@@ -127,7 +127,7 @@ pub(crate) fn install(config: &Log) -> anyhow::Result<Logging> {
     let builder = tracing_subscriber::registry().with(filter).with(filter::filter_fn(may_be_written));
     let layer = tracing_subscriber::fmt::layer().with_writer(lines.clone());
     let installed = match config.format {
-        LogFormat::Text => builder.with(layer.with_ansi(false)).try_init(),
+        LogFormat::Text => builder.with(layer.with_ansi(std::io::stderr().is_terminal())).try_init(),
         LogFormat::Json => builder.with(layer.json().flatten_event(true)).try_init(),
     };
     installed.map_err(|error| anyhow::anyhow!("logging cannot be installed: {error}"))?;

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use saga_core::Name;
+use saga_core::{Millis, Name};
 use saga_runtime::StoreError;
 use saga_runtime::bus::Message;
 use saga_runtime::dead_letters::{DeadLetter, DeadLetterCount, DeadLetterSink, DeadLetters, SOURCE, Which};
@@ -20,6 +20,8 @@ const COLUMNS: &str =
     "select id, topic, partition, position, at, attempts, reason, key, headers, payload from dead_letter";
 const PURGE: &str = "with gone as (delete from dead_letter where topic = $1 and ($2::bigint[] is null or id = any ($2))
     returning 1) select count(*) from gone";
+const FORGET: &str = "with gone as (delete from dead_letter where id in
+    (select id from dead_letter where at < $1 order by id limit $2) returning 1) select count(*) from gone";
 
 /// The letters, over the database of [`SCHEMA`](super::saga_store::SCHEMA).
 #[derive(Debug, Clone)]
@@ -91,6 +93,11 @@ impl DeadLetters for PgDeadLetters {
             Which::Ids(ids) => Some(bigs(ids)),
         };
         let rows = self.pg.run(Query::new(PURGE).bind(text(topic.as_str())).bind(ids)).await?;
+        Ok(rows.first().map(|row| row.big(0)).transpose()?.unwrap_or(0))
+    }
+
+    async fn forget(&self, before: Millis, limit: u32) -> Result<u64, StoreError> {
+        let rows = self.pg.run(Query::new(FORGET).big(before).bind(i64::from(limit))).await?;
         Ok(rows.first().map(|row| row.big(0)).transpose()?.unwrap_or(0))
     }
 }

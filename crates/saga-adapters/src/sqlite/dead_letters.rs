@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row};
-use saga_core::Name;
+use saga_core::{Millis, Name};
 use saga_runtime::StoreError;
 use saga_runtime::bus::Message;
 use saga_runtime::dead_letters::{DeadLetter, DeadLetterCount, DeadLetterSink, DeadLetters, SOURCE, Which};
@@ -25,6 +25,8 @@ const BURY: &str =
     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) on conflict do nothing";
 const COLUMNS: &str =
     "select id, topic, partition, position, at, attempts, reason, key, headers, payload from dead_letter";
+const FORGET: &str =
+    "delete from dead_letter where id in (select id from dead_letter where at < ?1 order by id limit ?2)";
 
 /// The letters, over the file of [`SCHEMA`].
 #[derive(Debug, Clone)]
@@ -114,6 +116,15 @@ impl DeadLetters for SqliteDeadLetters {
             u64::try_from(removed).map_err(SqlError::fault)
         };
         self.db.write(Durability::Durable, purge).await
+    }
+
+    async fn forget(&self, before: Millis, limit: u32) -> Result<u64, StoreError> {
+        let before = before.min(i64::MAX as u64);
+        let forget = move |conn: &Connection| {
+            let removed = conn.prepare_cached(FORGET)?.execute((before, limit))?;
+            u64::try_from(removed).map_err(SqlError::fault)
+        };
+        self.db.write(Durability::Durable, forget).await
     }
 }
 

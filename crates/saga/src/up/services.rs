@@ -338,6 +338,10 @@ impl Core {
                 let topics = definitions.all().iter().flat_map(|definition| definition.topics()).collect();
                 self.loops.spawn(dead_letters::collect(context.clone(), sink, topics));
             }
+            if let Some(days) = Some(self.config.retention.dead_letter_days).filter(|days| *days > 0) {
+                let keep = Duration::from_secs(days * 86_400);
+                self.loops.spawn(dead_letters::forget_old(context.clone(), Arc::clone(&letters), keep));
+            }
             let stores = orchestrator::Stores { sagas: store, dead_letters: letters, audit };
             let about = orchestrator::About {
                 version: env!("CARGO_PKG_VERSION"),

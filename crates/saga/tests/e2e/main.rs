@@ -23,6 +23,7 @@ mod operators;
 mod purchases;
 mod readme;
 mod regressions;
+mod retention;
 mod roles;
 mod schemathesis;
 mod town;

@@ -32,6 +32,7 @@ macro_rules! dead_letters_conformance {
             m09_re_driving_twice_delivers_once,
             all_of_a_topic_can_be_re_driven,
             purging_takes_what_was_named_and_nothing_else,
+            the_oldest_are_forgotten_first_and_none_that_is_younger,
         );
     };
 }
@@ -152,4 +153,17 @@ pub async fn purging_takes_what_was_named_and_nothing_else(world: &DeadLettersUn
     assert_eq!(payloads(&world.list(one).await), ["b"]);
     assert_eq!(world.letters.purge(one, Which::All).await.unwrap(), 1);
     assert_eq!(payloads(&world.list(two).await), ["d"]);
+}
+
+/// So many at a time, of all topics.
+pub async fn the_oldest_are_forgotten_first_and_none_that_is_younger(world: &DeadLettersUnderTest) {
+    let [one, two] = &world.topics;
+    world.bury(one, ["a", "b"].map(str::to_owned)).await;
+    world.bury(two, ["c".to_owned()]).await;
+    let given_up = world.list(one).await[0].at;
+    assert_eq!(world.letters.forget(given_up, 10).await.unwrap(), 0, "not before that moment");
+    assert_eq!(world.letters.forget(given_up + 1, 1).await.unwrap(), 1);
+    assert_eq!(payloads(&world.list(one).await), ["b"]);
+    assert_eq!(world.letters.forget(given_up + 1, 10).await.unwrap(), 2);
+    assert_eq!(world.letters.topics().await.unwrap().len(), 0);
 }
