@@ -216,8 +216,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_question_is_longer_than_the_product_service_takes() {
         let desk = desk();
-        let ids: Vec<u64> = (0..60).collect();
-        let more: Vec<u64> = (30..120).collect();
+        let ids: Vec<u64> = (100..160).collect();
+        let more: Vec<u64> = (130..220).collect();
         let (first, second) = (desk.asks(&ids), desk.asks(&more));
         assert_eq!(first.await.unwrap(), Ok(ids.clone()));
         assert_eq!(second.await.unwrap(), Ok(more.clone()));
