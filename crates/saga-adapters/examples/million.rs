@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! cargo run --release -p saga-adapters --example million -- sqlite      # a file in a temporary folder
-//! cargo run --release -p saga-adapters --example million -- postgres://user@host/database
+//! cargo run --release -p saga-adapters --example million -- postgres    # a server of its own; or postgres://user@host/database
 //! ```
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout, reason = "a measurement")]
 
@@ -148,7 +148,8 @@ async fn main() {
     let begun = Instant::now();
     let place = std::env::args().nth(1).unwrap_or_else(|| "sqlite".to_owned());
     if place.starts_with("postgres") {
-        let store = postgres(&place).await;
+        let url = if place == "postgres" { testkit::postgres::database() } else { place };
+        let store = postgres(&url).await;
         println!("{SAGAS} sagas in PostgreSQL after {:?}", begun.elapsed());
         measure(&*store).await;
     } else {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use groups::{Group, Groups};
 pub use histogram::{Histogram, Snapshot, micros};
-pub use sagas::{Ended, OfDefinition, OfStep, Sagas};
+pub use sagas::{Ended, Moment, OfDefinition, OfStep, Sagas};
 
 use crate::orchestrator::Definitions;
 

@@ -86,7 +86,7 @@ pub fn participants(
     definitions: &Definitions,
     reading: &[GroupReading],
     awaited: &[Awaited],
-    _stats: &Stats,
+    stats: &Stats,
     now: Millis,
 ) -> Vec<ParticipantReport> {
     let topics = command_topics(definitions);
@@ -107,6 +107,7 @@ pub fn participants(
             refusals: 0,
         };
         outstanding(&mut report, &topics, awaited, now);
+        seen(&mut report, &topics, stats);
         report
     };
     let mut all: Vec<ParticipantReport> =
@@ -140,6 +141,20 @@ fn outstanding(report: &mut ParticipantReport, topics: &Topics, awaited: &[Await
             report.in_flight += count;
             let age = now.saturating_sub(*oldest_at);
             report.oldest_outstanding_ms = report.oldest_outstanding_ms.max(Some(age));
+        }
+    }
+}
+
+fn seen(report: &mut ParticipantReport, topics: &Topics, stats: &Stats) {
+    for definition in stats.sagas.all() {
+        for step in &definition.steps {
+            let topic = topics.get(&(definition.name.clone(), step.step.clone(), step.op));
+            if topic.is_some_and(|topic| report.topics.contains(topic)) {
+                report.attempts += step.attempts.get();
+                report.timeouts += step.timeouts.get();
+                report.refusals += step.refused.get();
+                report.last_reply_at = report.last_reply_at.max(step.answered_at.get());
+            }
         }
     }
 }
@@ -179,7 +194,7 @@ steps:
                 Awaited { definition, awaiting, count: *count, oldest_at: *oldest_at }
             })
             .collect();
-        participants(&definitions, &reading, &awaited, &Stats::default(), 100_000)
+        participants(&definitions, &reading, &awaited, &Stats::of(&definitions), 100_000)
     }
 
     #[test]

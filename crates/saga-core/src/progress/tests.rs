@@ -15,6 +15,7 @@ saga: trip
 version: 1
 timeout: 5s
 retry: { initial: 1ms, max: 1ms, attempts: 2 }
+undo_retry: { initial: 1ms, max: 1ms, attempts: 2 }
 steps:
   - { step: hotel, undo: cancel-hotel }
   - { step: pay, kind: pivot, undo: void }

@@ -41,7 +41,7 @@ pub struct ToldMessage {
     pub at: Millis,
     /// Who said it to whom.
     pub direction: Direction,
-    /// The record. A participant's has no `traceparent`: that is not kept.
+    /// The record. A participant's has no `traceparent`: that is not kept. A command's `sent_at` is the transition's moment.
     pub message: Message,
 }
 
@@ -61,7 +61,7 @@ pub fn told_messages(
         let (direction, mut message) = match &one.what {
             What::Answered(reply) => (Direction::Reply, wire::reply_message(&definition.reply_topic, reply)),
             What::Sent(Effect::SendCommand { topic, command }) => {
-                (Direction::Command, wire::command_message(topic, command))
+                (Direction::Command, wire::sent(wire::command_message(topic, command), one.at))
             }
             What::Sent(Effect::PublishResult(event)) => {
                 (Direction::Result, wire::result_message(&definition.result_topic, &definition.name, event))

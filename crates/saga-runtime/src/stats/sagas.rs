@@ -3,6 +3,8 @@
 //! Promised: there are never more entries than the definitions have steps. A command or saga that no definition knows,
 //! whoever sent it, is counted nowhere here.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use saga_core::protocol::Command;
 use saga_core::state::Phase;
 use saga_core::{Definition, Event, Millis, Name, Op, Saga, Status};
@@ -63,6 +65,23 @@ pub struct OfStep {
     pub took: Histogram,
     /// At the participant: from its sending until it was taken up, in microseconds (known to the millisecond).
     pub queued: Histogram,
+    /// When it was last answered, whatever the answer was.
+    pub answered_at: Moment,
+}
+
+/// The latest of some moments.
+#[derive(Debug, Default)]
+pub struct Moment(AtomicU64);
+
+impl Moment {
+    /// In ms since the epoch; `None`: there was none.
+    pub fn get(&self) -> Option<Millis> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|at| *at > 0)
+    }
+
+    fn note(&self, at: Millis) {
+        self.0.fetch_max(at, Ordering::Relaxed);
+    }
 }
 
 impl OfStep {
@@ -78,6 +97,7 @@ impl OfStep {
             stuck: Counter::default(),
             took: Histogram::durations(),
             queued: Histogram::durations(),
+            answered_at: Moment::default(),
         }
     }
 }
@@ -164,7 +184,10 @@ impl Sagas {
                         counted.timeouts.inc();
                     }
                 }),
-                Event::StepDelayed { step, op, .. } => of.count(step, *op, |step| step.retries.inc()),
+                Event::StepDelayed { step, op, at, .. } => of.count(step, *op, |counted| {
+                    counted.retries.inc();
+                    counted.answered_at.note(*at);
+                }),
                 Event::StepStuck { step, op, .. } => of.count(step, *op, |step| step.stuck.inc()),
                 Event::StepCompleted { step, at, .. } => of.count(step, Op::Do, |counted| {
                     counted.done.inc();
@@ -200,6 +223,7 @@ impl Ended {
 
 impl OfStep {
     fn answered(&self, before: Option<&Saga>, at: Millis) {
+        self.answered_at.note(at);
         if let Some((_, sent, _)) = before.and_then(|saga| out(saga, &self.step, self.op)) {
             self.took.observe_millis(at.saturating_sub(sent));
         }

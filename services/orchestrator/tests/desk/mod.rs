@@ -94,15 +94,15 @@ pub async fn world() -> World {
     let definition = Definition::from_yaml(DEFINITION).unwrap();
     let bus = Arc::new(InProcBus::observable(definition.topics(), 1_000, letters.clone(), Arc::new(SystemClock)));
     let stop = CancellationToken::new();
+    let definitions = Arc::new(Definitions::new([definition]));
     let context = LoopContext {
         bus: bus.clone(),
         clock: Arc::new(SystemClock),
         stop: stop.clone(),
-        stats: Arc::new(Stats::default()),
+        stats: Arc::new(Stats::of(&definitions)),
         options: LoopOptions::default(),
         tracer: saga_runtime::trace::Tracer::default(),
     };
-    let definitions = Arc::new(Definitions::new([definition]));
     let stores = orchestrator::Stores { sagas: store, dead_letters: letters, audit: audit.clone() };
     let about = orchestrator::About { version: "1.2.3", profile: "embedded", ..Default::default() };
     let service = orchestrator::build(&orchestrator::Config::default(), context.clone(), stores, definitions, about);
