@@ -165,8 +165,7 @@ impl Answer {
             return Ok(value);
         }
         let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-        let (status, code, detail) = (self.status, text("code"), text("detail"));
-        let mut message = if detail.is_empty() { status.to_string() } else { format!("{detail} ({status}, {code})") };
+        let mut message = format!("{}: {} {}", self.status, text("code"), text("detail"));
         for error in value["errors"].as_array().into_iter().flatten() {
             let part = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
             message.push_str(&format!("; {}: {}", part("pointer"), part("detail")));
