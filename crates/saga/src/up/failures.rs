@@ -91,11 +91,6 @@ impl Board {
         }
     }
 
-    /// Whether there is anything in this process that could fail.
-    pub(super) fn has_choices(&self) -> bool {
-        !self.choices.participants.is_empty()
-    }
-
     fn view(&self) -> FailuresView {
         let Switches { failures, gateway } = self.switches.clone().unwrap_or_default();
         let (plan, gateway) = (failures.plan(), gateway.get());

@@ -193,7 +193,7 @@ impl Services {
             audit: backends.audit(),
             clock: Arc::clone(&shared.clock),
             checking: Arc::default(),
-            board: parts.board.take().filter(Board::has_choices),
+            board: parts.board.take(),
         };
         let requests = core.measure(&shared.clock, &mut parts.metrics)?;
         core.measure_loops(&shared, &backends, &mut parts.metrics);
