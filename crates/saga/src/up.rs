@@ -18,6 +18,7 @@ mod listeners;
 mod pages;
 mod peers;
 pub(crate) mod places;
+mod retention;
 pub mod roles;
 mod services;
 mod walkthrough;

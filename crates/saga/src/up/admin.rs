@@ -59,7 +59,7 @@ pub(crate) struct AdminState {
     pub(crate) clock: Arc<dyn Clock>,
     /// One check at a time: it reads everything.
     pub(crate) checking: Arc<tokio::sync::Mutex<()>>,
-    /// What can go wrong on purpose, if there are participants in this process.
+    /// What can go wrong on purpose in this process.
     pub(crate) board: Option<Board>,
 }
 

@@ -76,24 +76,19 @@ impl Board {
         }
     }
 
-    /// The participants, or what can fail around them.
-    pub(super) fn participants(
+    /// Puts what can fail around participants, if it may.
+    pub(super) fn surround(
         &mut self,
-        participants: Vec<Arc<dyn Participant>>,
+        participants: &mut Vec<Arc<dyn Participant>>,
         definitions: &Definitions,
         stop: &CancellationToken,
-    ) -> Vec<Arc<dyn Participant>> {
-        self.choices = Arc::new(choices(&participants, definitions));
-        let Some(switches) = &self.switches else { return participants };
-        let failing = |participant| -> Arc<dyn Participant> {
-            Arc::new(Failing::new(participant, switches.failures.clone(), stop.clone()))
-        };
-        participants.into_iter().map(failing).collect()
-    }
-
-    /// Whether there is anything in this process that could fail.
-    pub(super) fn has_choices(&self) -> bool {
-        !self.choices.participants.is_empty()
+    ) {
+        self.choices = Arc::new(choices(participants, definitions));
+        let Some(switches) = &self.switches else { return };
+        for participant in participants {
+            let inner = Arc::clone(participant);
+            *participant = Arc::new(Failing::new(inner, switches.failures.clone(), stop.clone()));
+        }
     }
 
     fn view(&self) -> FailuresView {

@@ -193,7 +193,7 @@ impl Services {
             audit: backends.audit(),
             clock: Arc::clone(&shared.clock),
             checking: Arc::default(),
-            board: parts.board.take().filter(Board::has_choices),
+            board: parts.board.take(),
         };
         let requests = core.measure(&shared.clock, &mut parts.metrics)?;
         core.measure_loops(&shared, &backends, &mut parts.metrics);
@@ -338,10 +338,7 @@ impl Core {
                 let topics = definitions.all().iter().flat_map(|definition| definition.topics()).collect();
                 self.loops.spawn(dead_letters::collect(context.clone(), sink, topics));
             }
-            if let Some(days) = Some(self.config.retention.dead_letter_days).filter(|days| *days > 0) {
-                let keep = Duration::from_secs(days * 86_400);
-                self.loops.spawn(dead_letters::forget_old(context.clone(), Arc::clone(&letters), keep));
-            }
+            self.forget_letters(context, &letters);
             let stores = orchestrator::Stores { sagas: store, dead_letters: letters, audit };
             let about = orchestrator::About {
                 version: env!("CARGO_PKG_VERSION"),
@@ -354,8 +351,7 @@ impl Core {
             parts.admin = Some(built.admin);
         }
         if let Some(board) = &mut parts.board {
-            let participants = std::mem::take(&mut parts.participants);
-            parts.participants = board.participants(participants, &self.definitions, &self.stop);
+            board.surround(&mut parts.participants, &self.definitions, &self.stop);
         }
         for participant in parts.participants.iter().cloned() {
             let (group, run) = (participant.group().to_owned(), run_participant(context.clone(), participant));

@@ -25,8 +25,9 @@ async fn a_healthy_stack_is_well_and_what_fails_is_named() {
     let servers = Servers::start();
     let mut city = city_on(&servers, 1, |_| {}).await;
     let (_, well) = doctor(&city);
-    // The stack of the tests runs without syncing to disk, if at all: everything else is well.
-    let other: Vec<_> = ill(&well).into_iter().filter(|finding| !finding.contains("fsync")).collect();
+    // The stack of the tests may not sync to disk, and the machine may be busy: everything else is well.
+    let of_the_machine = |finding: &&String| finding.contains("fsync") || finding.contains("answers in");
+    let other: Vec<_> = ill(&well).into_iter().filter(|finding| !of_the_machine(finding)).collect();
     assert!(other.is_empty(), "{other:?}");
     let all = well.join("\n");
     for word in [
