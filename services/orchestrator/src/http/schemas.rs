@@ -2,12 +2,16 @@
 //! the engine's types, which know nothing of documents, are shown as they are.
 #![expect(dead_code, reason = "describes")]
 
+mod glance;
+
 use std::collections::BTreeMap;
 
 use saga_core::Status;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
+
+pub(super) use glance::{Overview, Participants};
 
 /// How a saga stands.
 #[derive(Clone, Copy, Serialize, Deserialize, ToSchema)]
@@ -434,99 +438,6 @@ pub(super) struct Place {
     /// The number that the next record gets, where the bus counts.
     #[schema(required = false)]
     end: Option<u64>,
-}
-
-/// Sagas a second, over the last ten.
-#[derive(ToSchema)]
-pub(super) struct OverviewRates {
-    started: f64,
-    completed: f64,
-    compensated: f64,
-    /// `counters` of the one process that drives sagas; or, where there are several, `rows` of the sagas that started in
-    /// that time, which leaves out those that take longer.
-    #[schema(pattern = "^(counters|rows)$")]
-    from: String,
-}
-
-/// From start to end, of the sagas that ended last.
-#[derive(ToSchema)]
-pub(super) struct OverviewLatency {
-    p50: u64,
-    p99: u64,
-}
-
-/// The shop at a glance.
-#[derive(ToSchema)]
-pub(super) struct Overview {
-    #[schema(format = DateTime)]
-    as_of: String,
-    counts: Vec<SagaCountView>,
-    /// When what has ended was counted.
-    #[schema(format = DateTime)]
-    counts_as_of: String,
-    in_flight: u64,
-    stuck: u64,
-    #[schema(required = true, format = DateTime)]
-    oldest_in_flight_at: Option<String>,
-    rates: OverviewRates,
-    /// Null before the first has ended.
-    #[schema(required = true)]
-    latency_ms: Option<OverviewLatency>,
-    participants: Vec<ParticipantView>,
-    dead_letters: u64,
-    /// Records that wait for somebody; null where the bus does not answer.
-    #[schema(required = true)]
-    lag: Option<u64>,
-    version: String,
-    uptime_s: u64,
-    /// `embedded` or `stack`.
-    profile: String,
-}
-
-/// How a participant is.
-#[derive(ToSchema)]
-#[schema(rename_all = "lowercase")]
-pub(super) enum ParticipantHealth {
-    /// It answers.
-    Ok,
-    /// It answers late.
-    Slow,
-    /// It is asked and does not answer, or nobody is there to.
-    Silent,
-    /// It is not asked.
-    Idle,
-}
-
-/// Somebody who carries out steps.
-#[derive(ToSchema)]
-#[schema(as = Participant)]
-pub(super) struct ParticipantView {
-    /// Its consumer group.
-    participant: String,
-    /// Of its commands.
-    topics: Vec<String>,
-    /// Where the bus knows.
-    members: Vec<String>,
-    /// Records that wait for it.
-    waiting: u64,
-    /// Sagas that await its answer.
-    in_flight: u64,
-    /// How long the one has waited that has for longest.
-    #[schema(required = true)]
-    oldest_outstanding_ms: Option<u64>,
-    /// As this process saw it, like the counts below.
-    #[schema(required = true, format = DateTime)]
-    last_reply_at: Option<String>,
-    attempts: u64,
-    timeouts: u64,
-    refusals: u64,
-    state: ParticipantHealth,
-}
-
-/// Those who carry out the steps.
-#[derive(ToSchema)]
-pub(super) struct Participants {
-    items: Vec<ParticipantView>,
 }
 
 /// What a kind of saga does.
