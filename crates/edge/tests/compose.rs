@@ -26,7 +26,7 @@ const GROUND: [&str; 11] = [
     "jaeger",
 ];
 
-const SERVICES: [&str; 7] = ["account", "product", "order", "payment", "purchase", "orchestrator", "console"];
+const SERVICES: [&str; 6] = ["account", "product", "order", "payment", "purchase", "orchestrator"];
 
 fn compose() -> Value {
     let mut value: serde_norway::Value = serde_norway::from_str(&read("deploy/compose.yaml")).unwrap();
