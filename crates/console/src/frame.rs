@@ -36,6 +36,9 @@ pub(crate) async fn frame(State(frame): State<Frame>, mut request: Request, next
         true => next.run(request).await,
         false => Refusal::forged().into_response(),
     };
+    if let Some(refusal) = not_understood(&response) {
+        response = refusal.into_response();
+    }
     if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
         response = said_no(frame.base, &session, &ask, refusal);
     }
@@ -49,6 +52,16 @@ pub(crate) async fn frame(State(frame): State<Frame>, mut request: Request, next
     headers.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
     headers.insert(HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin"));
     response
+}
+
+/// What axum itself refuses, before any page has a say: an id that is no number, a field twice, another method.
+fn not_understood(response: &Response) -> Option<Refusal> {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let plain = kind.is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    let detail = "There is nothing at this address, or not like this.";
+    let refused = status.is_client_error() && plain && response.extensions().get::<Refusal>().is_none();
+    refused.then(|| Refusal::new(status, "", detail))
 }
 
 /// What is remembered of a request for the page that says no.

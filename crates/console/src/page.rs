@@ -158,11 +158,6 @@ impl Refusal {
         Self { status, code: text("code"), detail }
     }
 
-    /// Whether the API does not know such a thing, or such a question.
-    pub(crate) fn is_unknown(&self) -> bool {
-        matches!(self.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)
-    }
-
     /// Whether one has to log in.
     pub(crate) fn wants_login(&self) -> bool {
         self.status == StatusCode::UNAUTHORIZED

@@ -81,20 +81,21 @@ impl Refreshes {
         accounts: &dyn Api,
         token: &str,
         from: Option<ConnectInfo<std::net::SocketAddr>>,
-    ) -> Option<Pair> {
+    ) -> Result<Option<Pair>, Refusal> {
         let key = *blake3::hash(token.as_bytes()).as_bytes();
         let now = self.clock.now();
         let fetch = async {
             let body = json!({ "refresh_token": token });
             let request = request(Method::POST, "/api/v1/account/auth/refresh", None, from, Some(&body));
-            let pair = read(accounts, request).await.ok().and_then(|value| serde_json::from_value(value).ok());
-            Ok::<_, std::convert::Infallible>((now, pair))
+            match read(accounts, request).await {
+                Ok(value) => Ok((now, serde_json::from_value(value).ok())),
+                Err(refusal) if refusal.wants_login() => Ok((now, None)),
+                // Nobody knows whether the token is good: it is not remembered as a bad one.
+                Err(refusal) => Err(refusal),
+            }
         };
-        let (at, pair) = match self.fetched.get_or_insert_async(&key, fetch).await {
-            Ok(found) => found,
-            Err(never) => match never {},
-        };
-        pair.filter(|_| now.saturating_sub(at) < u64::try_from(SAME_PAIR_FOR.as_millis()).unwrap_or(0))
+        let (at, pair) = self.fetched.get_or_insert_async(&key, fetch).await?;
+        Ok(pair.filter(|_| now.saturating_sub(at) < u64::try_from(SAME_PAIR_FOR.as_millis()).unwrap_or(0)))
     }
 }
 
@@ -263,7 +264,7 @@ impl Session {
         let Some(refresh) = refresh.filter(|_| response.status() == StatusCode::UNAUTHORIZED) else {
             return Ok(response);
         };
-        match self.0.refreshes.next(&*self.0.accounts, &refresh, self.0.from).await {
+        match self.0.refreshes.next(&*self.0.accounts, &refresh, self.0.from).await? {
             Some(pair) => {
                 self.begin(pair.clone());
                 api.call(make(Some(pair.access_token))).await.map_err(|error| Refusal::unreachable(&error))

@@ -81,7 +81,7 @@ struct SagaPage {
 struct Message {
     at: String,
     topic: String,
-    place: String,
+    /// Which way it went.
     what: String,
     headers: Vec<(String, String)>,
     payload: String,
@@ -230,20 +230,17 @@ async fn messages(
     let path = format!("/admin/sagas/{id}/messages?{}", query(definition));
     let told = match session.get(&*console.api, &path).await {
         Ok(told) => told,
-        // An orchestrator of an older version does not have them.
-        Err(refusal) if refusal.is_unknown() => return Ok(None),
+        // Without its definition, or with a history that cannot be replayed, nobody knows what was said.
+        Err(refusal) if refusal.status == axum::http::StatusCode::CONFLICT => return Ok(None),
         Err(refusal) => return Err(refusal),
     };
     let message = |told: &Value| {
         let headers = told["headers"].as_object().into_iter().flatten();
         let header = |(name, value): (&String, &Value)| (name.clone(), plain(value));
-        let part = |name: &str| told[name].as_u64().map(|number| number.to_string());
-        let place = [part("partition"), part("offset")].into_iter().flatten().collect::<Vec<_>>().join("/");
         Message {
             at: told["at"].as_str().and_then(words::millis).map(words::clock).unwrap_or_default(),
             topic: text(told, "topic"),
-            place,
-            what: [text(told, "kind"), text(told, "step"), text(told, "op")].join(" ").trim().to_owned(),
+            what: text(told, "direction").replace('_', " "),
             headers: headers.map(header).collect(),
             payload: payload(&told["payload"]),
         }

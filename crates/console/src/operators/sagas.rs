@@ -59,21 +59,21 @@ impl Filters {
 }
 
 #[derive(Deserialize)]
-struct Row {
-    id: u64,
-    definition: String,
+pub(super) struct Row {
+    pub(super) id: u64,
+    pub(super) definition: String,
     definition_version: u32,
     version: u64,
-    status: String,
+    pub(super) status: String,
     #[serde(default)]
-    awaiting: String,
+    pub(super) awaiting: String,
     started_at: String,
-    updated_at: String,
+    pub(super) updated_at: String,
 }
 
 #[derive(Deserialize)]
-struct Rows {
-    items: Vec<Row>,
+pub(super) struct Rows {
+    pub(super) items: Vec<Row>,
     #[serde(default)]
     next_page_token: Option<String>,
 }
@@ -195,14 +195,7 @@ pub(super) async fn counts(
     session: Session,
     Query(filters): Query<Filters>,
 ) -> Result<Response, Refusal> {
-    let counts = match session.fetch::<Counts>(&*console.api, "/admin/sagas/counts").await {
-        Ok(counts) => counts,
-        // An orchestrator of an older version does not count.
-        Err(refusal) if refusal.is_unknown() => {
-            return page::html(&CountsPart { tiles: Vec::new(), oldest: String::new() });
-        }
-        Err(refusal) => return Err(refusal),
-    };
+    let counts: Counts = session.fetch(&*console.api, "/admin/sagas/counts").await?;
     let of = |state: &str| {
         let counted = counts.items.iter().filter(|counted| counted.status == state);
         counted

@@ -47,11 +47,39 @@ struct PlaceShown {
     end: String,
 }
 
+#[derive(Deserialize)]
+struct Known {
+    items: Vec<Topic>,
+}
+
+#[derive(Deserialize)]
+struct Topic {
+    topic: String,
+    partitions: Vec<Extent>,
+    messages: u64,
+}
+
+#[derive(Deserialize)]
+struct Extent {
+    partition: u32,
+    begin: u64,
+    end: u64,
+}
+
+struct TopicShown {
+    topic: String,
+    address: String,
+    messages: String,
+    /// Each partition with its first and its next offset.
+    partitions: String,
+}
+
 #[derive(Template)]
 #[template(path = "topics.html")]
 struct Topics {
     page: Page,
     groups: Vec<GroupShown>,
+    topics: Vec<TopicShown>,
 }
 
 /// More than that waits: said in another colour.
@@ -59,6 +87,14 @@ const MUCH: u64 = 1_000;
 
 pub(super) async fn list(State(console): State<Operators>, session: Session) -> Result<Response, Refusal> {
     let found: List = session.fetch(&*console.api, "/admin/topics").await?;
+    let known: Known = session.fetch(&*console.api, "/admin/topics/list").await?;
+    let extent = |extent: &Extent| format!("{}: {}–{}", extent.partition, extent.begin, extent.end);
+    let topic = |topic: Topic| TopicShown {
+        address: format!("/console/topics/{}", words::encoded(&topic.topic)),
+        messages: words::count(topic.messages),
+        partitions: topic.partitions.iter().map(extent).collect::<Vec<_>>().join(", "),
+        topic: topic.topic,
+    };
     let place = |place: Place| PlaceShown {
         topic: place.topic,
         partition: place.partition,
@@ -78,5 +114,6 @@ pub(super) async fn list(State(console): State<Operators>, session: Session) -> 
         places: group.places.into_iter().map(place).collect(),
     };
     let groups = found.items.into_iter().map(group).collect();
-    page::html(&Topics { page: super::page("topics", "Topics", &session), groups })
+    let topics = known.items.into_iter().map(topic).collect();
+    page::html(&Topics { page: super::page("topics", "Topics", &session), groups, topics })
 }

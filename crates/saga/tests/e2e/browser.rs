@@ -291,13 +291,100 @@ async fn every_page_is_legible_in_both_schemes_and_fits_a_phone() {
     for page in CONSOLE {
         usable(&browser, &format!("{admin}/console{page}")).await;
     }
+    // The one that is not there is complained about, and nothing else.
+    let missing = browser.complaints().await;
+    assert!(missing.iter().all(|line| line.contains("/nothing") && line.contains("404")), "{missing:?}");
     usable(&browser, &format!("{admin}/console/sagas/{}/retry", bought[0])).await;
     content(&browser).await;
     drop(process);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_overview_moves_by_itself_and_lets_go_when_nobody_looks() {
+    let town = Town::open().await;
+    let cup = town.product(1_390, 10_000).await;
+    let browser = Browser::open().await;
+    let admin = town.home().admin();
+    log_in(&browser, &admin, "/console", "admin@example.com").await;
+    browser.until("location.pathname === '/console/overview'").await;
+    browser.until("document.querySelector('#link').innerText === 'live'").await;
+    browser.until("document.querySelectorAll('.chart canvas').length === 3").await;
+    browser.shows("product").await;
+    for _ in 0..20 {
+        town.admin.buy(&[(cup, 1)]).await;
+    }
+    let rate = "[...document.querySelectorAll('.tiles a')].some((tile) => tile.innerText.includes('completed') && parseFloat(tile.innerText) > 0)";
+    browser.until(rate).await;
+    content(&browser).await;
+    browser.go(&format!("{admin}/console/definitions")).await;
+    // What the page held is let go of with it.
+    let left = browser
+        .run("return performance.getEntriesByType('resource').filter((e) => e.name.includes('/events')).length")
+        .await;
+    assert_eq!(left, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_stuck_sagas_are_shown_counted_and_steered_at_once_and_it_is_in_the_audit_log() {
+    let folder = TempDir::new().unwrap();
+    let (process, mary, bought) = operators::stuck(folder.path(), 3).await;
+    let browser = Browser::open().await;
+    let admin = process.run.admin.clone();
+    log_in(&browser, &admin, "/console", "mary@example.com").await;
+    browser.go(&format!("{admin}/console/sagas?state=STUCK")).await;
+    browser.until("document.querySelector('.counts').innerText.includes('3')").await;
+    browser.click("a[href^='/console/sagas/bulk']").await;
+    browser.run("document.querySelector('#verb').value = 'cancel'").await;
+    browser.fill("#reason", "the gateway is gone for good").await;
+    browser.click("main form button").await;
+    browser.shows("It would be 3 sagas").await;
+    for id in &bought {
+        browser.shows(&id.to_string()).await;
+    }
+    browser.click("#do-it").await;
+    browser.shows("Done, to 3.").await;
+    for id in bought {
+        assert_eq!(mary.ended(id).await["reason"]["code"], "cancelled");
+    }
+    browser.go(&format!("{admin}/console/audit?action=sagas.bulk")).await;
+    browser.shows("the gateway is gone for good").await;
+    content(&browser).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_are_switched_on_seen_and_switched_off() {
+    let town = Town::open_with(|config| config.failures.enabled = true).await;
+    let cup = town.product(1_390, 100).await;
+    let browser = Browser::open().await;
+    let admin = town.home().admin();
+    log_in(&browser, &admin, "/console", "admin@example.com").await;
+    browser.go(&format!("{admin}/console/failures")).await;
+    browser.fill("#decline", "100").await;
+    browser.click("main form button.primary").await;
+    browser.shows("The switches are set.").await;
+    let declined = town.admin.buy(&[(cup, 1)]).await;
+    assert_eq!(town.admin.ended(declined).await["status"], "COMPENSATED");
+    browser.click("button[name=off]").await;
+    browser.until("document.querySelector('#decline').value === '0'").await;
+    let bought = town.admin.buy(&[(cup, 1)]).await;
+    assert_eq!(town.admin.ended(bought).await["status"], "COMPLETED");
+    content(&browser).await;
+}
+
 /// Every page that needs no more than an address.
-const CONSOLE: [&str; 4] = ["/sagas", "/letters", "/topics", "/definitions"];
+const CONSOLE: [&str; 11] = [
+    "/overview",
+    "/sagas",
+    "/sagas/bulk?state=STUCK",
+    "/letters",
+    "/topics",
+    "/topics/reply",
+    "/participants",
+    "/definitions",
+    "/audit",
+    "/failures",
+    "/nothing",
+];
 
 async fn cancel(mary: &Person, purchase: u64) {
     let answer = mary.post(&format!("/api/v1/purchases/{purchase}/cancel"), &json!({})).await;

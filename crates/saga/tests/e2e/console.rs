@@ -5,12 +5,24 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use saga::remote::{Answer, Connection, Endpoint};
+use saga::up::Shop;
+use saga::up::roles::ServiceRole;
 use serde_json::json;
 
 use crate::town::{BodyJson as _, Town, created, eventually, product};
 
 /// Every page of the console that needs no more than an address.
-const PAGES: [&str; 4] = ["/console/sagas", "/console/letters", "/console/topics", "/console/definitions"];
+const PAGES: [&str; 9] = [
+    "/console/overview",
+    "/console/sagas",
+    "/console/letters",
+    "/console/topics",
+    "/console/topics/reply",
+    "/console/participants",
+    "/console/definitions",
+    "/console/audit",
+    "/console/failures",
+];
 
 /// A browser as far as forms and cookies go.
 struct Visitor {
@@ -102,6 +114,8 @@ async fn without_a_log_in_no_page_of_the_console_shows_anything() {
         format!("/console/sagas/{purchase}/live"),
         format!("/console/sagas/{purchase}/retry"),
         "/console/sagas/counts".to_owned(),
+        "/console/sagas/bulk".to_owned(),
+        "/console/overview/events".to_owned(),
         "/console/letters/reply".to_owned(),
         "/console/letters/reply/1".to_owned(),
         "/console/letters/reply/do/purge".to_owned(),
@@ -286,10 +300,49 @@ async fn files_are_remembered_by_their_content_and_nothing_is_fetched_from_elsew
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_process_of_its_own_has_the_pages_of_a_shop_that_is_elsewhere() {
+    let mut town = Town::open().await;
+    let cup = town.product(10, 10).await;
+    let purchase = town.admin.buy(&[(cup, 1)]).await;
+    town.admin.ended(purchase).await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut config = crate::town::settings(folder.path());
+    let roles = || std::collections::BTreeSet::from([ServiceRole::Console]);
+    let refused = Shop::serve(config.clone(), roles()).await.err().map(|error| format!("{error:#}"));
+    assert!(refused.as_ref().is_some_and(|why| why.contains("console.shop_url")), "{refused:?}");
+    config.console.shop_url = Some(town.home().public());
+    config.console.admin_url = Some(town.home().admin());
+    let pages = Shop::serve(config, roles()).await.unwrap();
+    let mut customer = Visitor::at(&format!("http://{}", pages.public_addr));
+    customer.log_in("/shop", "admin@example.com").await;
+    assert!(text(&customer.get(&format!("/shop/purchases/{purchase}")).await).contains("completed"));
+    // Streams, too.
+    let live = text(&customer.get(&format!("/shop/purchases/{purchase}/live")).await);
+    assert!(live.contains("event: purchase") && live.contains("event: end"), "{live}");
+    let mut operator = Visitor::at(&format!("http://{}", pages.admin_addr));
+    operator.log_in("/console", "admin@example.com").await;
+    let shown = operator.get(&format!("/console/sagas/{purchase}")).await;
+    assert!(shown.status == StatusCode::OK && text(&shown).contains("create-payment"), "{}", text(&shown));
+    // It has nothing else: neither the shop's API nor an admin API of its own.
+    assert_eq!(customer.get("/api/v1/products").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(operator.get("/admin/sagas").await.status, StatusCode::NOT_FOUND);
+    town.close().await;
+    let gone = operator.get("/console/sagas").await;
+    assert_eq!(gone.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(text(&gone).contains("does not answer"), "{}", text(&gone));
+    pages.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_filters_and_forged_page_tokens_are_told_beside_the_form() {
     let town = Town::open().await;
     let mut admin = Visitor::at(&town.home().admin());
     admin.log_in("/console", "admin@example.com").await;
+    for odd in ["/console/sagas/abc", "/console/sagas/-1", "/console/sagas/7/dance", "/console/sagas?state=a&state=b"] {
+        let answer = admin.get(odd).await;
+        assert!(answer.status.is_client_error(), "{odd}: {}", answer.status);
+        assert!(text(&answer).contains("<h1>"), "{odd}: a page says so: {}", text(&answer));
+    }
     for query in ["state=ASLEEP", "older_than=soon", "q=abc", "page_token=forged"] {
         let answer = admin.get(&format!("/console/sagas?{query}")).await;
         let shown = text(&answer);
