@@ -115,7 +115,8 @@ async fn an_unknown_answer_is_asked_for_again_under_the_same_key() {
 async fn a_bank_that_never_answers_holds_up_nobody_else() {
     let desk = Desk::open();
     desk.bank.will(&[Mood::TakesAndHangs]);
-    let replies = tokio::time::timeout(Duration::from_secs(60), desk.handle(vec![pay(5), pay(6)])).await.unwrap();
+    // No limit around it: a stopped clock jumps to whatever is due next while the file is being written.
+    let replies = desk.handle(vec![pay(5), pay(6)]).await;
     assert_eq!(replies.iter().map(|reply| code(&reply.outcome)).collect::<Vec<_>>(), ["unknown", "done"]);
     assert_eq!((desk.status(5).await, desk.status(6).await), ("-", "CAPTURED"));
     // What it had done shows when it is asked again; taken once.
