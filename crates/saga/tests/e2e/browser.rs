@@ -130,6 +130,8 @@ async fn a_person_registers_fills_the_shelves_buys_and_watches_it_complete_and_b
     // A basket of two things.
     browser.go(&format!("{base}/shop")).await;
     browser.click("[aria-label='Put Pot into the basket']").await;
+    // Leaving while the form is on its way would be a race.
+    browser.until("location.pathname === '/shop/basket'").await;
     browser.go(&format!("{base}/shop")).await;
     browser.click("[aria-label='Put Tray into the basket']").await;
     browser.shows("12\u{202f}680 VND").await;
