@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::crash;
 use crate::delivery::{LoopOptions, Published, dead_letter, log_dead_letter, pause, publish_unless, subscribe};
 use crate::pace::Pace;
-use crate::stats::Stats;
+use crate::stats::{Group, Stats};
 use crate::store::StoreError;
 use crate::trace::Tracer;
 use crate::wire::{self, Inbound, Poison};
@@ -81,6 +81,7 @@ pub async fn run_participant(context: LoopContext, participant: Arc<dyn Particip
     let LoopContext { bus, clock, stop, options, .. } = &context;
     let (group, topics) = (participant.group(), participant.topics());
     let Some(mut subscription) = subscribe(&**bus, &**clock, group, &topics, stop, *options).await else { return };
+    let counted = context.stats.groups.of(group);
     let mut failures = 0;
     let mut pace = Pace::new(options.pace);
     loop {
@@ -107,8 +108,8 @@ pub async fn run_participant(context: LoopContext, participant: Arc<dyn Particip
         pace.begin(&**clock);
         crash::point(group, "fetched");
         let mut traced = Batch::of(&context, &deliveries);
-        let Some(answers) = unit(&context, &*participant, deliveries, &mut traced).await else { return };
-        if !answers.publish(&context).await {
+        let Some(answers) = unit(&context, &*participant, &counted, deliveries, &mut traced).await else { return };
+        if !answers.publish(&context, &counted).await {
             return;
         }
         traced.record(&context, group);
@@ -129,15 +130,16 @@ struct Answers {
 }
 
 impl Answers {
-    fn bury(&mut self, context: &LoopContext, delivery: &Delivery, poison: &Poison) {
+    fn bury(&mut self, context: &LoopContext, counted: &Group, delivery: &Delivery, poison: &Poison) {
         log_dead_letter(delivery, poison);
         context.stats.poisoned.inc();
+        counted.poisoned.inc();
         self.messages.insert(self.letters, dead_letter(delivery, poison, context.clock.now()));
         self.letters += 1;
     }
 
     /// Publishes all. `false`: stopped before that.
-    async fn publish(mut self, context: &LoopContext) -> bool {
+    async fn publish(mut self, context: &LoopContext, counted: &Group) -> bool {
         let LoopContext { bus, clock, stop, stats, options, .. } = context;
         loop {
             let replies = &self.messages[self.letters..];
@@ -145,19 +147,19 @@ impl Answers {
             match publish_unless(&**bus, &**clock, &self.messages, stop, stats, *options, hopeless).await {
                 Published::All => return true,
                 Published::Stopped => return false,
-                Published::Nowhere(topic) => self.bury_those_for(context, &topic),
+                Published::Nowhere(topic) => self.bury_those_for(context, counted, &topic),
             }
         }
     }
 
     /// Their answers are stored: when the topic is there one day, the commands' next sending brings them.
-    fn bury_those_for(&mut self, context: &LoopContext, topic: &Name) {
+    fn bury_those_for(&mut self, context: &LoopContext, counted: &Group, topic: &Name) {
         let replies = self.messages.split_off(self.letters);
         let detail = format!("the answer cannot be given: there is no topic {topic}");
         let poison = Poison::Unhandled { attempts: context.options.poison_after, detail };
         let commands = std::mem::take(&mut self.commands);
         for (delivery, _) in commands.iter().filter(|(_, command)| command.reply_to == *topic) {
-            self.bury(context, delivery, &poison);
+            self.bury(context, counted, delivery, &poison);
         }
         self.messages.extend(replies.into_iter().filter(|reply| reply.topic != *topic));
         self.commands = commands;
@@ -168,12 +170,13 @@ impl Answers {
 async fn unit(
     context: &LoopContext,
     participant: &dyn Participant,
+    counted: &Group,
     deliveries: Vec<Delivery>,
     traced: &mut Batch,
 ) -> Option<Answers> {
     let mut commands = Vec::with_capacity(deliveries.len());
     let mut answers = Answers::default();
-    let (group, now) = (context.stats.groups.of(participant.group()), context.clock.now());
+    let now = context.clock.now();
     for delivery in deliveries {
         let poison = match wire::parse(&delivery.message) {
             Ok(Inbound::Command(command)) => {
@@ -189,25 +192,24 @@ async fn unit(
             Ok(Inbound::Result { .. }) => Poison::Misplaced(wire::RESULT),
             Err(poison) => poison,
         };
-        group.poisoned.inc();
-        answers.bury(context, &delivery, &poison);
+        answers.bury(context, counted, &delivery, &poison);
     }
     let batch: Vec<Command> = commands.iter().map(|(_, command)| command.clone()).collect();
     if !batch.is_empty() {
-        group.batch.observe(batch.len() as u64);
+        counted.batch.observe(batch.len() as u64);
     }
     let mut replies = Vec::with_capacity(batch.len());
     traced.begun(context);
-    match attempt(context, participant, batch).await? {
+    match attempt(context, participant, counted, batch).await? {
         Ok(all) => replies = all,
         Err(detail) => {
             if commands.len() > 1 {
                 tracing::warn!(detail, count = commands.len(), "a batch failed; trying each command alone");
             }
             for (delivery, command) in &commands {
-                match alone(context, participant, command).await? {
+                match alone(context, participant, counted, command).await? {
                     Ok(reply) => replies.push(reply),
-                    Err(poison) => answers.bury(context, delivery, &poison),
+                    Err(poison) => answers.bury(context, counted, delivery, &poison),
                 }
             }
         }
@@ -229,11 +231,12 @@ async fn unit(
 async fn alone(
     context: &LoopContext,
     participant: &dyn Participant,
+    counted: &Group,
     command: &Command,
 ) -> Option<Result<Reply, Poison>> {
     let mut last = String::new();
     for _ in 0..context.options.poison_after {
-        match attempt(context, participant, vec![command.clone()]).await? {
+        match attempt(context, participant, counted, vec![command.clone()]).await? {
             Ok(replies) => match replies.into_iter().next() {
                 Some(reply) => return Some(Ok(reply)),
                 None => last = "the participant gave no reply".to_owned(),
@@ -248,20 +251,20 @@ async fn alone(
 async fn attempt(
     context: &LoopContext,
     participant: &dyn Participant,
+    counted: &Group,
     batch: Vec<Command>,
 ) -> Option<Result<Vec<Reply>, String>> {
     if batch.is_empty() {
         return Some(Ok(Vec::new()));
     }
     let mut failures = 0;
-    let group = context.stats.groups.of(participant.group());
     loop {
         let begun = context.clock.nanos();
         let undoes = batch.iter().any(|command| command.op == Op::Undo);
         crash::point(participant.group(), if undoes { "undo.before_commit" } else { "do.before_commit" });
         let began = context.clock.now();
         let run = AssertUnwindSafe(participant.handle(batch.clone())).catch_unwind().await;
-        group.handling.observe_between(begun, context.clock.nanos());
+        counted.handling.observe_between(begun, context.clock.nanos());
         // The batch is one transaction: all of its commands took as long as it did.
         let work = Some(Work { began, ms: context.clock.now().saturating_sub(began) });
         crash::point(participant.group(), if undoes { "undo.committed" } else { "do.committed" });
@@ -274,7 +277,7 @@ async fn attempt(
             Ok(Err(error @ (StoreError::Transient(_) | StoreError::Full(_)))) => {
                 tracing::warn!(%error, group = participant.group(), "a batch could not be written; trying again");
                 context.stats.retried_units.inc();
-                group.retried.inc();
+                counted.retried.inc();
                 if !pause(&*context.clock, &context.stop, context.options, &mut failures).await {
                     return None;
                 }

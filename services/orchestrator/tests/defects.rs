@@ -109,6 +109,7 @@ async fn m07_a_command_that_wants_its_answer_nowhere_is_a_letter_and_holds_nobod
     let letter = &letters(&world, "take", 1).await[0];
     assert!(letter["reason"].as_str().unwrap().contains("no topic nobody-made-this"), "{letter}");
     assert_eq!(letter["key"], "3");
+    assert_eq!(world.stats.groups.of("desk").poisoned.get(), 1, "it is the desk's, not the orchestrator's");
     world.bring(5, "COMPLETED").await;
 }
 

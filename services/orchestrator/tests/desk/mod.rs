@@ -65,6 +65,8 @@ pub struct World {
     pub busy: Arc<AtomicU32>,
     /// Who did what.
     pub audit: Arc<SqliteAuditLog>,
+    /// What the loops counted.
+    pub stats: Arc<Stats>,
     _folder: tempfile::TempDir,
     stop: CancellationToken,
 }
@@ -95,11 +97,12 @@ pub async fn world() -> World {
     let bus = Arc::new(InProcBus::observable(definition.topics(), 1_000, letters.clone(), Arc::new(SystemClock)));
     let stop = CancellationToken::new();
     let definitions = Arc::new(Definitions::new([definition]));
+    let stats = Arc::new(Stats::of(&definitions));
     let context = LoopContext {
         bus: bus.clone(),
         clock: Arc::new(SystemClock),
         stop: stop.clone(),
-        stats: Arc::new(Stats::of(&definitions)),
+        stats: stats.clone(),
         options: LoopOptions::default(),
         tracer: saga_runtime::trace::Tracer::default(),
     };
@@ -110,7 +113,7 @@ pub async fn world() -> World {
     let busy = Arc::new(AtomicU32::new(0));
     tokio::spawn(run_participant(context, Arc::new(Desk { open: open.clone(), busy: busy.clone() })));
     tokio::spawn(service.orchestrator.run());
-    let world = World { router: service.admin, bus, open, busy, audit, _folder: folder, stop };
+    let world = World { router: service.admin, bus, open, busy, audit, stats, _folder: folder, stop };
     // The verbs answer 503 until the loops have joined their group.
     let limit = tokio::time::Instant::now() + Duration::from_secs(20);
     while world.verb(u64::MAX >> 11, "cancel", json!({ "reason": "is anybody there" })).await.0 != StatusCode::NOT_FOUND
