@@ -3,7 +3,6 @@
 //! Values are bytes, which JSON cannot carry: they stand there as lists of numbers only where they are not text.
 
 use bytes::Bytes;
-use saga_core::Name;
 use saga_runtime::bus::Header;
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -18,15 +17,15 @@ pub(crate) fn to_json(headers: &[Header]) -> Result<String, serde_json::Error> {
         Ok(text) => Value::Text(text.to_owned()),
         Err(_) => Value::Bytes(bytes.to_vec()),
     };
-    let pairs: Vec<(&Name, Value)> = headers.iter().map(|(name, bytes)| (name, value(bytes))).collect();
+    let pairs: Vec<(&str, Value)> = headers.iter().map(|(name, bytes)| (&**name, value(bytes))).collect();
     serde_json::to_string(&pairs)
 }
 
 pub(crate) fn from_json(text: &str) -> Result<Vec<Header>, serde_json::Error> {
-    let pairs: Vec<(Name, Value)> = serde_json::from_str(text)?;
+    let pairs: Vec<(String, Value)> = serde_json::from_str(text)?;
     let bytes = |value| match value {
         Value::Text(text) => Bytes::from(text),
         Value::Bytes(bytes) => Bytes::from(bytes),
     };
-    Ok(pairs.into_iter().map(|(name, value)| (name, bytes(value))).collect())
+    Ok(pairs.into_iter().map(|(name, value)| (name.into(), bytes(value))).collect())
 }

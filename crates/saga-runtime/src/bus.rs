@@ -4,12 +4,58 @@
 //! lost only together with the process or broker; nothing here is load-bearing for correctness, because whatever
 //! is outstanding is in a row and is sent again.
 
+use std::borrow::Cow;
+use std::ops::Deref;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use saga_core::{Millis, Name};
 
-/// A header's name and value.
-pub type Header = (Name, Bytes);
+/// A header's name and value. Names that we know are borrowed: nothing is counted when they are copied.
+pub type Header = (Cow<'static, str>, Bytes);
+
+/// A record's headers, shared by its copies: a record is copied for each group that reads it and for each try to publish it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Headers(Arc<Vec<Header>>);
+
+impl Headers {
+    /// Adds one at the end.
+    pub fn push(&mut self, header: Header) {
+        Arc::make_mut(&mut self.0).push(header);
+    }
+
+    /// Keeps those that `wanted` says.
+    pub fn retain(&mut self, wanted: impl FnMut(&Header) -> bool) {
+        Arc::make_mut(&mut self.0).retain(wanted);
+    }
+}
+
+impl Deref for Headers {
+    type Target = [Header];
+
+    fn deref(&self) -> &[Header] {
+        &self.0
+    }
+}
+
+impl From<Vec<Header>> for Headers {
+    fn from(headers: Vec<Header>) -> Self {
+        Self(Arc::new(headers))
+    }
+}
+
+impl FromIterator<Header> for Headers {
+    fn from_iter<I: IntoIterator<Item = Header>>(headers: I) -> Self {
+        Vec::from_iter(headers).into()
+    }
+}
+
+impl Extend<Header> for Headers {
+    fn extend<I: IntoIterator<Item = Header>>(&mut self, headers: I) {
+        Arc::make_mut(&mut self.0).extend(headers);
+    }
+}
 
 /// A record to publish.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,7 +65,7 @@ pub struct Message {
     /// What keeps its order: the saga's id in decimal.
     pub key: Bytes,
     /// CloudEvents attributes and ours; see `wire`.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
     /// JSON.
     pub payload: Bytes,
 }

@@ -67,7 +67,7 @@ impl DeadLetter {
             at: number("dlq_at"),
             attempts: small("dlq_attempts"),
             reason: text("dlq_reason"),
-            headers: message.headers.iter().filter(|(n, _)| !n.as_str().starts_with("dlq_")).cloned().collect(),
+            headers: message.headers.iter().filter(|(n, _)| !n.starts_with("dlq_")).cloned().collect(),
             key: message.key,
             payload: message.payload,
         }
@@ -78,7 +78,7 @@ impl DeadLetter {
         Message {
             topic: self.topic.clone(),
             key: self.key.clone(),
-            headers: self.headers.clone(),
+            headers: self.headers.clone().into(),
             payload: self.payload.clone(),
         }
     }
@@ -282,6 +282,6 @@ fn found(delivery: Delivery) -> Message {
     let Delivery { position, mut message } = delivery;
     let place = format!("{}/{}/{}", position.topic, position.partition, position.offset);
     message.headers.retain(|(name, _)| name != SOURCE);
-    message.headers.push((Name::new(SOURCE), Bytes::from(place)));
+    message.headers.push((SOURCE.into(), Bytes::from(place)));
     message
 }

@@ -44,14 +44,14 @@ pub fn dead_letter(delivery: &Delivery, poison: &Poison, now: Millis) -> Message
         _ => 1,
     };
     let mut message = delivery.message.clone();
-    message.headers.retain(|(name, _)| !name.as_str().starts_with("dlq_"));
+    message.headers.retain(|(name, _)| !name.starts_with("dlq_"));
     message.headers.extend([
-        (Name::new("dlq_reason"), Bytes::from(poison.to_string())),
-        (Name::new("dlq_topic"), Bytes::from(topic.to_string())),
-        (Name::new("dlq_partition"), Bytes::from(partition.to_string())),
-        (Name::new("dlq_offset"), Bytes::from(offset.to_string())),
-        (Name::new("dlq_at"), Bytes::from(now.to_string())),
-        (Name::new("dlq_attempts"), Bytes::from(attempts.to_string())),
+        ("dlq_reason".into(), Bytes::from(poison.to_string())),
+        ("dlq_topic".into(), Bytes::from(topic.to_string())),
+        ("dlq_partition".into(), Bytes::from(partition.to_string())),
+        ("dlq_offset".into(), Bytes::from(offset.to_string())),
+        ("dlq_at".into(), Bytes::from(now.to_string())),
+        ("dlq_attempts".into(), Bytes::from(attempts.to_string())),
     ]);
     message.topic = dead_letter_topic(topic);
     message

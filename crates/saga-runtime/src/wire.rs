@@ -3,6 +3,7 @@
 //! Specified with test vectors in `docs/protocol.md`. Parsing trusts nothing: whatever is not exactly a known
 //! message is [`Poison`] with the reason, and goes to a dead letter.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -234,7 +235,7 @@ pub fn command_message(topic: &Name, command: &Command) -> Message {
 
 /// Says on a command when it was sent, in ms since the epoch: for measuring how long it waits. Nothing depends on it.
 pub fn sent(mut command: Message, now: Millis) -> Message {
-    command.headers.push((names::SENT_AT.clone(), Bytes::from(now.to_string())));
+    command.headers.push((names::SENT_AT, Bytes::from(now.to_string())));
     command
 }
 
@@ -250,8 +251,8 @@ pub fn reply_message(topic: &Name, reply: &Reply) -> Message {
     let subject = format!("{}.{}.reply", reply.step, reply.op);
     let mut message = build(topic, REPLY, &reply.saga, &subject, &headers, outcome_to_json(&reply.outcome));
     if let Some(Work { began, ms }) = reply.work {
-        message.headers.push((names::BEGAN_AT.clone(), Bytes::from(began.to_string())));
-        message.headers.push((names::RUN_MS.clone(), Bytes::from(ms.to_string())));
+        message.headers.push((names::BEGAN_AT, Bytes::from(began.to_string())));
+        message.headers.push((names::RUN_MS, Bytes::from(ms.to_string())));
     }
     message
 }
@@ -343,18 +344,38 @@ fn build(
     extra: &[(&'static str, &str)],
     payload: String,
 ) -> Message {
-    let id = saga.id.to_string();
-    let key = Bytes::from(id.clone());
-    let mut headers: Vec<Header> = Vec::with_capacity(6 + extra.len());
-    headers.push((names::CE_SPECVERSION.clone(), Bytes::from_static(b"1.0")));
-    headers.push((names::CE_TYPE.clone(), Bytes::from_static(kind.as_bytes())));
-    headers.push((names::CE_SOURCE.clone(), Bytes::copy_from_slice(saga.definition.as_str().as_bytes())));
-    headers.push((names::CE_ID.clone(), Bytes::from(format!("{id}.{subject}"))));
-    headers.push((names::SAGA_ID.clone(), key.clone()));
+    // All values are parts of one text: one allocation, however many there are.
+    let definition = saga.definition.as_str();
+    let length = definition.len() + 17 + subject.len() + extra.iter().map(|(_, value)| value.len()).sum::<usize>();
+    let mut text = String::with_capacity(length);
+    text.push_str(definition);
+    let source = 0..text.len();
+    let _ = write!(text, "{}", saga.id);
+    let id = source.end..text.len();
+    text.push('.');
+    text.push_str(subject);
+    let ce_id = source.end..text.len();
+    extra.iter().for_each(|(_, value)| text.push_str(value));
+    let text = Bytes::from(text);
+    let key = text.slice(id);
+    let mut headers: Vec<Header> = Vec::with_capacity(7 + extra.len());
+    headers.push((names::CE_SPECVERSION, Bytes::from_static(b"1.0")));
+    headers.push((names::CE_TYPE, Bytes::from_static(kind.as_bytes())));
+    headers.push((names::CE_SOURCE, text.slice(source)));
+    headers.push((names::CE_ID, text.slice(ce_id.clone())));
+    headers.push((names::SAGA_ID, key.clone()));
+    let mut from = ce_id.end;
     for (name, value) in extra {
-        headers.push((names::of(name), Bytes::copy_from_slice(value.as_bytes())));
+        let to = from + value.len();
+        headers.push((names::of(name), text.slice(from..to)));
+        from = to;
     }
-    Message { topic: topic.clone(), key, headers, payload: Bytes::from(payload) }
+    Message { topic: topic.clone(), key, headers: headers.into(), payload: Bytes::from(payload) }
+}
+
+/// A header's name, borrowed if it is one of ours.
+pub fn header_name(text: &str) -> Cow<'static, str> {
+    names::of(text)
 }
 
 fn header<'m>(message: &'m Message, name: &'static str) -> Result<&'m str, Poison> {
@@ -410,17 +431,15 @@ fn short(text: &str) -> String {
 
 /// Header names, made once.
 mod names {
-    use std::sync::LazyLock;
-
-    use saga_core::Name;
+    use std::borrow::Cow;
 
     macro_rules! names {
         ($($id:ident = $text:literal),* $(,)?) => {
-            $(pub(super) static $id: LazyLock<Name> = LazyLock::new(|| Name::new($text));)*
-            pub(super) fn of(text: &str) -> Name {
+            $(pub(super) const $id: Cow<'static, str> = Cow::Borrowed($text);)*
+            pub(super) fn of(text: &str) -> Cow<'static, str> {
                 match text {
-                    $($text => $id.clone(),)*
-                    other => Name::new(other),
+                    $($text => $id,)*
+                    other => Cow::Owned(other.to_owned()),
                 }
             }
         };

@@ -137,17 +137,19 @@ async fn m07_m10_poison_and_forged_results_become_dead_letters_and_the_others_go
     let good = completed(id);
     let event = &good[0];
     let mut other_definition = message(event);
-    for (name, value) in &mut other_definition.headers {
+    let mut headers = other_definition.headers.to_vec();
+    for (name, value) in &mut headers {
         if name.as_str() == "ce_source" {
             *value = "refund".into();
         }
     }
+    other_definition.headers = headers.into();
     let with = |payload: &'static str| Message { payload: payload.into(), ..message(event) };
     let bad = [
         with("{"),
         with("null"),
         with("\u{7f}"),
-        Message { headers: Vec::new(), ..message(event) },
+        Message { headers: Vec::new().into(), ..message(event) },
         other_definition,
         message(&ResultEvent { seq: 0, ..event.clone() }),
         message(&ResultEvent { step: Name::new("a\nid: 7\ndata: forged"), ..event.clone() }),

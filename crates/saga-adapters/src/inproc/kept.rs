@@ -113,6 +113,6 @@ impl Ring {
 
 fn size(record: &PeekedRecord) -> usize {
     let message = &record.message;
-    let headers: usize = message.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let headers: usize = message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     message.key.len() + message.payload.len() + headers
 }

@@ -8,7 +8,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use saga_core::Name;
-use saga_runtime::bus::{BusError, Message, PartitionExtent, Peek, Peeked, PeekedRecord, TopicExtent};
+use saga_runtime::bus::{BusError, Headers, Message, PartitionExtent, Peek, Peeked, PeekedRecord, TopicExtent};
+use saga_runtime::wire::header_name;
 use tokio::time::Instant;
 
 use super::admin::blocking;
@@ -152,9 +153,9 @@ fn next(peek: &Peek, all: &BTreeMap<u32, Stretch>, records: &[PeekedRecord], mor
 
 fn taken(topic: &Name, message: &BorrowedMessage<'_>) -> PeekedRecord {
     let bytes = |bytes: Option<&[u8]>| bytes::Bytes::copy_from_slice(bytes.unwrap_or_default());
-    let headers = message
-        .headers()
-        .map(|headers| headers.iter().map(|header| (Name::new(header.key), bytes(header.value))).collect::<Vec<_>>());
+    let headers = message.headers().map(|headers| {
+        headers.iter().map(|header| (header_name(header.key), bytes(header.value))).collect::<Headers>()
+    });
     PeekedRecord {
         partition: u32::try_from(message.partition()).unwrap_or_default(),
         offset: u64::try_from(message.offset()).unwrap_or_default(),

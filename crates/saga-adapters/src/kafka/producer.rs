@@ -135,8 +135,8 @@ fn create(options: &Options) -> Result<Client, BusError> {
 
 async fn enqueue(client: &Client, topic: &str, message: &Message, batch: &Arc<Batch>) -> Result<(), BusError> {
     let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
-    for (name, value) in &message.headers {
-        headers = headers.insert(Header { key: name.as_str(), value: Some(&value[..]) });
+    for (name, value) in &*message.headers {
+        headers = headers.insert(Header { key: name, value: Some(&value[..]) });
     }
     let mut record = BaseRecord::with_opaque_to(topic, Arc::clone(batch))
         .key(&message.key[..])

@@ -13,7 +13,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{ClientConfig, ClientContext};
 use saga_core::Name;
-use saga_runtime::bus::{BusError, Delivery, Message, Position, Subscription};
+use saga_runtime::bus::{BusError, Delivery, Headers, Message, Position, Subscription};
+use saga_runtime::wire::header_name;
 use tokio_util::task::TaskTracker;
 
 use super::{is_unknown_topic, unavailable};
@@ -150,12 +151,11 @@ pub(super) fn check(error: &KafkaError) -> Result<(), BusError> {
 pub(super) struct Names {
     /// On the cluster, and here.
     topics: Vec<(String, Name)>,
-    headers: HashMap<String, Name>,
 }
 
 impl Names {
     pub(super) fn new(topics: impl Iterator<Item = (String, Name)>) -> Self {
-        Self { topics: topics.collect(), headers: HashMap::new() }
+        Self { topics: topics.collect() }
     }
 
     /// All, as they are called on the cluster.
@@ -174,24 +174,12 @@ impl Names {
         known.map_or_else(|| Name::new(remote), |(_, name)| name.clone())
     }
 
-    fn header(&mut self, name: &str) -> Name {
-        if let Some(known) = self.headers.get(name) {
-            return known.clone();
-        }
-        let made = Name::new(name);
-        // Ours are a dozen; a stranger's are not worth keeping.
-        if self.headers.len() < 64 {
-            self.headers.insert(name.to_owned(), made.clone());
-        }
-        made
-    }
-
     /// A record, copied out of the client's memory.
     pub(super) fn delivery(&mut self, message: &BorrowedMessage<'_>) -> Delivery {
         let bytes = |slice: Option<&[u8]>| slice.map_or_else(Bytes::new, Bytes::copy_from_slice);
         let topic = self.topic(message.topic());
-        let headers = message.headers().map_or_else(Vec::new, |headers| {
-            headers.iter().map(|header| (self.header(header.key), bytes(header.value))).collect()
+        let headers = message.headers().map_or_else(Headers::default, |headers| {
+            headers.iter().map(|header| (header_name(header.key), bytes(header.value))).collect()
         });
         let position = Position {
             topic: topic.clone(),

@@ -68,5 +68,5 @@ pub struct Took {
 
 /// Says on a message which span it was sent by.
 pub fn mark(message: &mut Message, context: TraceContext) {
-    message.headers.push((Name::new(TRACEPARENT), bytes::Bytes::from(context.to_string())));
+    message.headers.push((TRACEPARENT.into(), bytes::Bytes::from(context.to_string())));
 }

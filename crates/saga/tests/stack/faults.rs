@@ -65,7 +65,7 @@ async fn m07_poison_on_every_topic_is_a_dead_letter_and_blocks_nothing() {
         let message = |payload: &&'static [u8]| Message {
             topic: topic.clone(),
             key: Bytes::from_static(b"7"),
-            headers: vec![("ce_type".into(), Bytes::from_static(b"saga.command.v1"))],
+            headers: vec![("ce_type".into(), Bytes::from_static(b"saga.command.v1"))].into(),
             payload: Bytes::from_static(payload),
         };
         bus.publish(garbage.iter().map(message).collect()).await.unwrap();

@@ -31,7 +31,7 @@ async fn every_message_that_is_sent_is_documented_and_every_documented_one_is_se
     let garbage = Message {
         topic: Name::new(contracts::topics::REPLY),
         key: Bytes::from_static(GARBAGE),
-        headers: vec![("ce_type".into(), Bytes::from_static(b"saga.reply.v1"))],
+        headers: vec![("ce_type".into(), Bytes::from_static(b"saga.reply.v1"))].into(),
         payload: Bytes::from_static(b"{\"half\":"),
     };
     bus.publish(vec![garbage]).await.unwrap();

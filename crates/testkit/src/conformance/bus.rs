@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use saga_core::Name;
-use saga_runtime::bus::{Bus, BusError, Message, Peek, Peeked, Subscription};
+use saga_runtime::bus::{Bus, BusError, Headers, Message, Peek, Peeked, Subscription};
 
 use super::within;
 
@@ -42,7 +42,7 @@ macro_rules! bus_conformance {
 
 fn message(topic: &Name, key: &str, payload: &str) -> Message {
     let (key, payload) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(payload.as_bytes()));
-    Message { topic: topic.clone(), key, headers: vec![], payload }
+    Message { topic: topic.clone(), key, headers: Headers::default(), payload }
 }
 
 /// Receives and commits until there are `count` records.
@@ -74,7 +74,8 @@ pub async fn records_arrive_whole(world: &BusUnderTest) {
     let sent = Message {
         topic: topics[1].clone(),
         key: Bytes::from_static(b"7"),
-        headers: vec![("name".into(), Bytes::from_static(b"value")), ("bytes".into(), Bytes::from_static(&[0, 255]))],
+        headers: vec![("name".into(), Bytes::from_static(b"value")), ("bytes".into(), Bytes::from_static(&[0, 255]))]
+            .into(),
         payload: Bytes::from_static(&[0, 159, 146, 150]),
     };
     world.bus.publish(vec![sent.clone()]).await.unwrap();
@@ -250,7 +251,7 @@ pub async fn records_can_be_looked_at_without_being_taken(world: &BusUnderTest) 
     for number in 0..3 {
         let mut sent = message(topic, "7", &number.to_string());
         sent.headers =
-            vec![("name".into(), Bytes::from_static(b"value")), ("bytes".into(), Bytes::from_static(&[0, 255]))];
+            vec![("name".into(), Bytes::from_static(b"value")), ("bytes".into(), Bytes::from_static(&[0, 255]))].into();
         world.bus.publish(vec![sent]).await.unwrap();
     }
     let peeked = look(world, &all_of(topic), 3).await;

@@ -41,7 +41,8 @@ fn record(topic: &Name, payload: &str) -> Message {
     Message {
         topic: topic.clone(),
         key: Bytes::from_static(b"7"),
-        headers: vec![("ce_type".into(), Bytes::from_static(b"odd")), ("raw".into(), Bytes::from_static(&[255, 0]))],
+        headers: vec![("ce_type".into(), Bytes::from_static(b"odd")), ("raw".into(), Bytes::from_static(&[255, 0]))]
+            .into(),
         payload: Bytes::copy_from_slice(payload.as_bytes()),
     }
 }
