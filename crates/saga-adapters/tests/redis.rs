@@ -296,3 +296,7 @@ mod the_shared_filter {
 
 #[path = "redis/faults.rs"]
 mod faults;
+#[path = "redis/holders.rs"]
+mod holders;
+#[path = "redis/resharding.rs"]
+mod resharding;

@@ -127,6 +127,48 @@ impl RedisCluster {
         self.master_of(key).await
     }
 
+    /// Moves a key's slot to another master as `redis-cli --cluster reshard` does; between the steps, when half of its
+    /// keys are here and half are there, `meanwhile` is awaited.
+    pub async fn move_slot(&self, key: &str, to: usize, meanwhile: impl Future<Output = ()>) {
+        let from = self.master_of(key).await;
+        assert_ne!(from, to, "it is there already");
+        let slot = self.ask(from, &format!("CLUSTER KEYSLOT {key}")).await.unwrap();
+        let ids = [self.ask(from, "CLUSTER MYID").await.unwrap(), self.ask(to, "CLUSTER MYID").await.unwrap()];
+        self.ask(to, &format!("CLUSTER SETSLOT {slot} IMPORTING {}", ids[0])).await.unwrap();
+        self.ask(from, &format!("CLUSTER SETSLOT {slot} MIGRATING {}", ids[1])).await.unwrap();
+        let count: usize = self.ask(from, &format!("CLUSTER COUNTKEYSINSLOT {slot}")).await.unwrap().parse().unwrap();
+        self.migrate(from, to, &slot, count.div_ceil(2)).await;
+        meanwhile.await;
+        // What is new since then is made there; what is left is here.
+        while self.migrate(from, to, &slot, 100).await > 0 {}
+        for node in [to, from] {
+            self.ask(node, &format!("CLUSTER SETSLOT {slot} NODE {}", ids[1])).await.unwrap();
+        }
+        until("every node to know", || async {
+            for node in 0..NODES {
+                let nodes = self.ask(node, "CLUSTER NODES").await.unwrap_or_default();
+                let Some(line) = nodes.lines().find(|line| owns(line, slot.parse().unwrap())) else { return false };
+                if !line.starts_with(&ids[1]) {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+    }
+
+    /// Moves so many keys of a slot, if there are; how many.
+    async fn migrate(&self, from: usize, to: usize, slot: &str, count: usize) -> usize {
+        let keys = self.ask(from, &format!("CLUSTER GETKEYSINSLOT {slot} {count}")).await.unwrap();
+        let keys: Vec<&str> = keys.lines().collect();
+        if !keys.is_empty() {
+            let port = self.ports[to].0;
+            let migrate = format!("MIGRATE 127.0.0.1 {port} \"\" 0 2000 KEYS {}", keys.join(" "));
+            assert!(self.ask(from, &migrate).await.is_some(), "{migrate}");
+        }
+        keys.len()
+    }
+
     /// A replica takes its master's slots at once, and asks nobody.
     pub async fn take_over(&self, master: usize) {
         let of = format!("master_port:{}\r", self.ports[master].0);
@@ -186,6 +228,8 @@ impl RedisCluster {
             match body.chars().next()? {
                 '+' | ':' => Some(body[1..].trim_end().to_owned()),
                 '$' => Some(body.split_once("\r\n")?.1.trim_end().to_owned()),
+                // Its items, one a line.
+                '*' => Some(body.lines().skip(1).filter(|line| !line.starts_with('$')).collect::<Vec<_>>().join("\n")),
                 _ => None,
             }
         };
