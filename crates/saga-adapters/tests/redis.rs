@@ -300,3 +300,5 @@ mod faults;
 mod holders;
 #[path = "redis/resharding.rs"]
 mod resharding;
+#[path = "redis/ways.rs"]
+mod ways;

@@ -89,6 +89,25 @@ impl RedisCluster {
         self.ports.iter().map(|(port, _)| format!("redis://127.0.0.1:{port}")).collect()
     }
 
+    /// From now on the nodes tell clients that they listen elsewhere (`host:port` of each), where a test has its ways to
+    /// them. Returns when all of them know it of all.
+    pub async fn announce(&self, addresses: &[String]) {
+        for (node, address) in addresses.iter().enumerate() {
+            let port = address.rsplit(':').next().unwrap();
+            self.ask(node, &format!("CONFIG SET cluster-announce-port {port}")).await.unwrap();
+        }
+        until("the nodes to have heard it", || async {
+            for node in 0..NODES {
+                let nodes = self.ask(node, "CLUSTER NODES").await.unwrap_or_default();
+                if !addresses.iter().all(|address| nodes.contains(&format!("{address}@"))) {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+    }
+
     /// Waits until every node is there, every slot has a master, and every master a replica that is in step.
     pub async fn healthy(&self) {
         until("a healthy cluster", || async {

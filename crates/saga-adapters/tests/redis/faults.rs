@@ -18,7 +18,7 @@ pub(super) async fn victims() -> MutexGuard<'static, RedisCluster> {
 }
 
 /// Every port's operations, each within the bound; whether the cache gave what was set.
-async fn ask_all(cache: &RedisCache, filter: &RedisFilter, lock: &RedisLock) -> bool {
+pub(super) async fn ask_all(cache: &RedisCache, filter: &RedisFilter, lock: &RedisLock) -> bool {
     let bounded = async |what: &str, started: Instant| {
         let took = started.elapsed();
         assert!(took < BOUND, "{what} took {took:?}");
