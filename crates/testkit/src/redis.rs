@@ -146,6 +146,16 @@ impl RedisCluster {
         self.master_of(key).await
     }
 
+    /// A master that is not this one; after a failover it may be any node.
+    pub async fn another_master(&self, than: usize) -> usize {
+        for node in (0..NODES).filter(|node| *node != than) {
+            if self.ask(node, "INFO replication").await.is_some_and(|info| info.contains("role:master")) {
+                return node;
+            }
+        }
+        panic!("there is one master only");
+    }
+
     /// Moves a key's slot to another master as `redis-cli --cluster reshard` does; between the steps, when half of its
     /// keys are here and half are there, `meanwhile` is awaited.
     pub async fn move_slot(&self, key: &str, to: usize, meanwhile: impl Future<Output = ()>) {
