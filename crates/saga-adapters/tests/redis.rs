@@ -296,3 +296,9 @@ mod the_shared_filter {
 
 #[path = "redis/faults.rs"]
 mod faults;
+#[path = "redis/holders.rs"]
+mod holders;
+#[path = "redis/resharding.rs"]
+mod resharding;
+#[path = "redis/ways.rs"]
+mod ways;

@@ -177,6 +177,8 @@ pub struct Bus {
     pub dead_letter_hours: u64,
     /// A member of a group that is silent for longer loses its partitions to others, in ms.
     pub session_timeout_ms: u64,
+    /// A record that no broker has taken for so long is given up, in ms.
+    pub delivery_timeout_ms: u64,
 }
 
 /// Cache, filter and locks.
@@ -288,6 +290,7 @@ impl Default for Bus {
             retention_hours: 24,
             dead_letter_hours: 24 * 30,
             session_timeout_ms: 6_000,
+            delivery_timeout_ms: 30_000,
         }
     }
 }

@@ -60,7 +60,15 @@ impl Proxy {
     /// # Panics
     /// When there is no port for it.
     pub async fn before(server: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at("127.0.0.1:0", server).await
+    }
+
+    /// The same at an address of one's choice: for servers that tell their clients where they are.
+    ///
+    /// # Panics
+    /// When it is taken.
+    pub async fn at(address: &str, server: &str) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (state, _) = watch::channel(State { way: Way::Open, age: 0 });
         let shared = Arc::new(Shared { server: server.to_owned(), state, said: 0.into(), cut: 0.into() });

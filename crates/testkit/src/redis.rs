@@ -89,6 +89,25 @@ impl RedisCluster {
         self.ports.iter().map(|(port, _)| format!("redis://127.0.0.1:{port}")).collect()
     }
 
+    /// From now on the nodes tell clients that they listen elsewhere (`host:port` of each), where a test has its ways to
+    /// them. Returns when all of them know it of all.
+    pub async fn announce(&self, addresses: &[String]) {
+        for (node, address) in addresses.iter().enumerate() {
+            let port = address.rsplit(':').next().unwrap();
+            self.ask(node, &format!("CONFIG SET cluster-announce-port {port}")).await.unwrap();
+        }
+        until("the nodes to have heard it", || async {
+            for node in 0..NODES {
+                let nodes = self.ask(node, "CLUSTER NODES").await.unwrap_or_default();
+                if !addresses.iter().all(|address| nodes.contains(&format!("{address}@"))) {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+    }
+
     /// Waits until every node is there, every slot has a master, and every master a replica that is in step.
     pub async fn healthy(&self) {
         until("a healthy cluster", || async {
@@ -125,6 +144,58 @@ impl RedisCluster {
     pub async fn master_other_than(&self, key: &str, old: usize) -> usize {
         until("another master", || async { self.master_of(key).await != old }).await;
         self.master_of(key).await
+    }
+
+    /// A master that is not this one; after a failover it may be any node.
+    pub async fn another_master(&self, than: usize) -> usize {
+        for node in (0..NODES).filter(|node| *node != than) {
+            if self.ask(node, "INFO replication").await.is_some_and(|info| info.contains("role:master")) {
+                return node;
+            }
+        }
+        panic!("there is one master only");
+    }
+
+    /// Moves a key's slot to another master as `redis-cli --cluster reshard` does; between the steps, when half of its
+    /// keys are here and half are there, `meanwhile` is awaited.
+    pub async fn move_slot(&self, key: &str, to: usize, meanwhile: impl Future<Output = ()>) {
+        let from = self.master_of(key).await;
+        assert_ne!(from, to, "it is there already");
+        let slot = self.ask(from, &format!("CLUSTER KEYSLOT {key}")).await.unwrap();
+        let ids = [self.ask(from, "CLUSTER MYID").await.unwrap(), self.ask(to, "CLUSTER MYID").await.unwrap()];
+        self.ask(to, &format!("CLUSTER SETSLOT {slot} IMPORTING {}", ids[0])).await.unwrap();
+        self.ask(from, &format!("CLUSTER SETSLOT {slot} MIGRATING {}", ids[1])).await.unwrap();
+        let count: usize = self.ask(from, &format!("CLUSTER COUNTKEYSINSLOT {slot}")).await.unwrap().parse().unwrap();
+        self.migrate(from, to, &slot, count.div_ceil(2)).await;
+        meanwhile.await;
+        // What is new since then is made there; what is left is here.
+        while self.migrate(from, to, &slot, 100).await > 0 {}
+        for node in [to, from] {
+            self.ask(node, &format!("CLUSTER SETSLOT {slot} NODE {}", ids[1])).await.unwrap();
+        }
+        until("every node to know", || async {
+            for node in 0..NODES {
+                let nodes = self.ask(node, "CLUSTER NODES").await.unwrap_or_default();
+                let Some(line) = nodes.lines().find(|line| owns(line, slot.parse().unwrap())) else { return false };
+                if !line.starts_with(&ids[1]) {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+    }
+
+    /// Moves so many keys of a slot, if there are; how many.
+    async fn migrate(&self, from: usize, to: usize, slot: &str, count: usize) -> usize {
+        let keys = self.ask(from, &format!("CLUSTER GETKEYSINSLOT {slot} {count}")).await.unwrap();
+        let keys: Vec<&str> = keys.lines().collect();
+        if !keys.is_empty() {
+            let port = self.ports[to].0;
+            let migrate = format!("MIGRATE 127.0.0.1 {port} \"\" 0 2000 KEYS {}", keys.join(" "));
+            assert!(self.ask(from, &migrate).await.is_some(), "{migrate}");
+        }
+        keys.len()
     }
 
     /// A replica takes its master's slots at once, and asks nobody.
@@ -186,6 +257,8 @@ impl RedisCluster {
             match body.chars().next()? {
                 '+' | ':' => Some(body[1..].trim_end().to_owned()),
                 '$' => Some(body.split_once("\r\n")?.1.trim_end().to_owned()),
+                // Its items, one a line.
+                '*' => Some(body.lines().skip(1).filter(|line| !line.starts_with('$')).collect::<Vec<_>>().join("\n")),
                 _ => None,
             }
         };

@@ -74,12 +74,12 @@ impl Accounts {
         store.add_key(keys::generate()?, true, clock.now()).await?;
         let keys = Keys::load(&store.keys().await?)?;
         verifier.set_keys(keys.public());
-        let passwords = Passwords::new(&config);
+        let stats: Arc<Stats> = Arc::default();
+        let passwords = Passwords::new(&config, Arc::clone(&stats));
         let failures = Failures::new(Arc::clone(&clock));
         let keys = Arc::new(ArcSwap::from_pointee(keys));
         let (personal, delivery) = (cache.of("personal", CUSTOMER_TTL), cache.of("delivery", CUSTOMER_TTL));
         let config = Arc::new(config);
-        let stats = Arc::default();
         Ok(Self { store, ids, clock, keys, verifier, passwords, failures, config, personal, delivery, stats })
     }
 

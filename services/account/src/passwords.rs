@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::Config;
 use crate::domain::PasswordHash;
+use crate::stats::Stats;
 
 /// Hashes and compares. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -19,6 +20,7 @@ pub(crate) struct Passwords {
     slots: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
     most_waiting: usize,
+    stats: Arc<Stats>,
     memory_kib: u32,
     passes: u32,
 }
@@ -34,11 +36,12 @@ impl Drop for Waiting {
 
 impl Passwords {
     /// With the configured costs.
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, stats: Arc<Stats>) -> Self {
         Self {
             slots: Arc::new(Semaphore::new(config.password_hashes_at_once.max(1))),
             waiting: Arc::default(),
             most_waiting: config.password_hashes_waiting,
+            stats,
             memory_kib: config.password_memory_kib,
             passes: config.password_passes,
         }
@@ -77,6 +80,7 @@ impl Passwords {
         }
         let permit = self.slots.clone().acquire_owned().await.map_err(|e| internal(&e.to_string()))?;
         drop(waiting);
+        self.stats.hashed.inc();
         let work = move || {
             let _permit = permit;
             let params = Params::new(memory, passes, 1, Some(32)).map_err(|e| e.to_string())?;

@@ -22,6 +22,8 @@ pub struct Stats {
     pub refreshed: Counter,
     /// Refresh tokens that were not.
     pub refresh_refused: Counter,
+    /// Passwords that were hashed, for whichever of these: what a log-in costs.
+    pub hashed: Counter,
 }
 
 impl Source for Stats {
@@ -40,5 +42,11 @@ impl Source for Stats {
             let labels = [("action", action), ("result", result)];
             page.counter("auth", "Log-ins, registrations and refreshes, by result.", &labels, counter.get());
         }
+        page.counter(
+            "auth_password_hashes",
+            "Passwords that were hashed, to keep or to compare.",
+            &[],
+            self.hashed.get(),
+        );
     }
 }

@@ -4,6 +4,7 @@
 mod desk;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use account::Config;
 use chassis::auth::Role;
@@ -167,6 +168,47 @@ async fn g20_a40_a_wrong_password_and_an_unknown_address_are_answered_alike() {
     for (email, password) in [("", "x"), ("ada@example.org", ""), ("' or 1=1 --", "x")] {
         assert!([401, 422].contains(&office.login(email, password).await.status), "{email}");
     }
+}
+
+/// How long something takes, as a rule: half of the times are below.
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+#[tokio::test]
+async fn a40_the_work_of_an_answer_does_not_tell_which_accounts_exist() {
+    const TRIES: u32 = 15;
+    // Some milliseconds each, as in production: who left them out would be seen.
+    let costs = Config { password_memory_kib: 4 * 1024, password_passes: 1, ..config() };
+    let limits = Config { failures_per_account: 100, failures_per_address: 1_000, ..costs };
+    let office = Office::with(limits).await;
+    assert_eq!(office.register("ada@example.org").await.status, 201);
+    let hashed = || office.accounts.stats().hashed.get();
+    let (mut known, mut unknown) = (vec![], vec![]);
+    // By turns, so that a busy moment of the machine is everybody's.
+    for n in 0..TRIES {
+        let nobody = format!("nobody{n}@example.org");
+        let odd = format!("not an address {n}");
+        let mut odds = vec![];
+        for (email, status, times) in
+            [("ada@example.org", 401, &mut known), (&nobody, 401, &mut unknown), (&odd, 401, &mut odds)]
+        {
+            let (before, began) = (hashed(), Instant::now());
+            assert_eq!(office.login(email, "wrong horse").await.status, status, "{email}");
+            times.push(began.elapsed());
+            assert_eq!(hashed(), before + 1, "the same work for {email}");
+        }
+        unknown.append(&mut odds);
+        for (email, status) in [("ada@example.org", 409), (&nobody, 201)] {
+            let before = hashed();
+            assert_eq!(office.register(email).await.status, status, "{email}");
+            assert_eq!(hashed(), before + 1, "the same work for {email}");
+        }
+    }
+    // Not of registering: a new account's answer tells by its status, and trying addresses out is counted like guessing.
+    let (known, unknown) = (median(known), median(unknown));
+    assert!(known < unknown * 3 && unknown < known * 3, "{known:?} and {unknown:?}");
 }
 
 #[tokio::test]

@@ -181,6 +181,7 @@ impl Products {
     /// `not_found`, `validation_error`, or `conflict` when the stock would become negative.
     pub async fn set_product(&self, id: u64, change: ProductChange) -> Result<Product, Problem> {
         let changed = self.store.set_product(id, change, self.clock.now()).await?.map_err(refused)?;
+        saga_runtime::crash::point("product", "changed");
         self.seen.remove(&id);
         self.cache.changed(id, changed.version).await;
         Ok(changed)

@@ -22,6 +22,9 @@ pub enum PgError {
     /// Run the whole unit again.
     #[error("{0}")]
     Transient(String),
+    /// No session was to be had in time: nothing was begun. Whoever has waited for one does not wait again.
+    #[error("all sessions are in use, or the server does not answer")]
+    Busy,
 }
 
 impl PgError {
@@ -43,7 +46,7 @@ impl PgError {
             Self::Database(error) if error.code().is_some_and(|state| state.code().starts_with("23")) => {}
             Self::Database(error) => stats.failed(&classify(error)),
             Self::Fault(_) => stats.faults.inc(),
-            Self::Transient(_) => stats.transient.inc(),
+            Self::Transient(_) | Self::Busy => stats.transient.inc(),
         }
     }
 
@@ -75,7 +78,7 @@ impl From<PoolError> for PgError {
                     Self::Transient(format!("no connection: {detail}"))
                 }
             },
-            PoolError::Timeout(_) => Self::Transient("all sessions are in use, or the server does not answer".into()),
+            PoolError::Timeout(_) => Self::Busy,
             PoolError::Closed => Self::Transient("the database is being closed".into()),
             other => Self::Transient(other.to_string()),
         }
@@ -88,6 +91,7 @@ impl From<PgError> for StoreError {
             PgError::Database(error) => classify(&error),
             PgError::Fault(detail) => Self::Fault(detail),
             PgError::Transient(detail) => Self::Transient(detail),
+            busy @ PgError::Busy => Self::Transient(busy.to_string()),
         }
     }
 }

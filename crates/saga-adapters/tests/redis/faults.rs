@@ -7,9 +7,9 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::*;
 
 /// What an operation may take: its timeout, and what a busy machine adds.
-const BOUND: Duration = Duration::from_millis(150 + 350);
+pub(super) const BOUND: Duration = Duration::from_millis(150 + 350);
 
-async fn victims() -> MutexGuard<'static, RedisCluster> {
+pub(super) async fn victims() -> MutexGuard<'static, RedisCluster> {
     static VICTIMS: OnceCell<Mutex<RedisCluster>> = OnceCell::const_new();
     let victims = VICTIMS.get_or_init(|| async { Mutex::new(RedisCluster::start().await) }).await.lock().await;
     // Also after a test that failed.
@@ -18,7 +18,7 @@ async fn victims() -> MutexGuard<'static, RedisCluster> {
 }
 
 /// Every port's operations, each within the bound; whether the cache gave what was set.
-async fn ask_all(cache: &RedisCache, filter: &RedisFilter, lock: &RedisLock) -> bool {
+pub(super) async fn ask_all(cache: &RedisCache, filter: &RedisFilter, lock: &RedisLock) -> bool {
     let bounded = async |what: &str, started: Instant| {
         let took = started.elapsed();
         assert!(took < BOUND, "{what} took {took:?}");
@@ -39,7 +39,7 @@ async fn ask_all(cache: &RedisCache, filter: &RedisFilter, lock: &RedisLock) -> 
 }
 
 /// All in one slot: one master's fate is theirs.
-async fn adapters(servers: &RedisCluster) -> (Cluster, RedisCache, RedisFilter, RedisLock, String) {
+pub(super) async fn adapters(servers: &RedisCluster) -> (Cluster, RedisCache, RedisFilter, RedisLock, String) {
     let tag = fresh("fault");
     let cluster = connected(servers, Options::default()).await;
     let cache = RedisCache::new(cluster.clone(), &format!("{{{tag}}}:cache:"));
@@ -48,14 +48,14 @@ async fn adapters(servers: &RedisCluster) -> (Cluster, RedisCache, RedisFilter, 
     (cluster, cache, filter, lock, format!("{{{tag}}}:filter"))
 }
 
-async fn fill(filter: &RedisFilter, ids: &[u64]) {
+pub(super) async fn fill(filter: &RedisFilter, ids: &[u64]) {
     filter.begin(ids.len() as u64).await;
     filter.add(ids).await;
     filter.ready().await;
 }
 
 /// Cache and filter work (again).
-async fn works(cache: &RedisCache, filter: &RedisFilter, lock: &RedisLock) {
+pub(super) async fn works(cache: &RedisCache, filter: &RedisFilter, lock: &RedisLock) {
     until("the cache to work", || ask_all(cache, filter, lock)).await;
     until("the filter to work", || async {
         fill(filter, &[1]).await;

@@ -106,6 +106,7 @@ pub(crate) fn bus(config: &Config, brokers: &str, client: &str) -> kafka::Option
         prefix: config.bus.prefix.clone(),
         linger: Duration::from_millis(config.bus.linger_ms),
         session_timeout: Duration::from_millis(config.bus.session_timeout_ms),
+        delivery_timeout: Duration::from_millis(config.bus.delivery_timeout_ms),
         ..kafka::Options::new(brokers, client)
     }
 }

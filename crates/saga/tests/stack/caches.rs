@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use hyper::StatusCode;
+use bytes::Bytes;
+use hyper::{Method, StatusCode};
+use saga::remote::{Connection, Endpoint};
 use saga::up::roles::ServiceRole;
 use serde_json::{Value, json};
 
@@ -103,4 +105,47 @@ async fn what_one_replica_changes_another_shows() {
         .await;
     }
     balanced(&city).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c08_a_price_whose_change_the_cache_was_not_told_of_is_shown_for_its_time_and_never_charged() {
+    /// How old a quote may be: `product.cache_ms`.
+    const AGE: Duration = Duration::from_secs(10);
+    let age = u64::try_from(AGE.as_millis()).unwrap();
+    let mut city = city_on(Servers::shared(), 1, |config| config.product.cache_ms = age).await;
+    let admin = Person::at(&city.public()).login("admin@example.com").await;
+    let category = json!({ "name": "Kitchen", "description": "For tea" });
+    let category = created(&admin.post("/api/v1/categories", &category).await);
+    let cup = created(&admin.post("/api/v1/products", &product(category, 10, 1_000)).await);
+    city.kill(ServiceRole::Product, 0);
+    city.start_to_die(ServiceRole::Product, 0, "changed");
+    city.ready().await;
+    assert_eq!(admin.ended(admin.buy(&[(cup, 1)]).await).await["status"], "COMPLETED");
+    let changed = Instant::now();
+    // Past the edge, so that the end of the connection is seen.
+    let mut connection = Connection::new(&Endpoint::parse(&city.address(ServiceRole::Product, 0)).unwrap());
+    let (path, body) = (format!("/api/v1/products/{cup}"), Bytes::from_static(br#"{"price":99}"#));
+    let lost = connection.send_with(Method::PUT, &path, admin.bearer().as_ref(), &[], body).await;
+    assert!(lost.is_err() && city.dies(ServiceRole::Product, 0, Duration::from_secs(1)).await);
+    assert_eq!(city.sql("product", &format!("select price from product where id = {cup}")), "99", "it was committed");
+    city.start(ServiceRole::Product, 0);
+    city.ready().await;
+    let mut stale = 0;
+    loop {
+        let ended = admin.ended(admin.buy(&[(cup, 1)]).await).await;
+        if ended["status"] == "COMPLETED" {
+            assert_eq!(ended["amount"], 99, "never at the old price");
+            break;
+        }
+        assert_eq!((&ended["amount"], &ended["reason"]["code"]), (&json!(10), &json!("price_changed")));
+        assert!(changed.elapsed() < AGE + PROMPT, "it is still shown after {:?}", changed.elapsed());
+        stale += 1;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(stale > 0, "the cache was not told, and showed the old one");
+    // The next change is told, and nothing older comes back.
+    assert_eq!(admin.put(&format!("/api/v1/products/{cup}"), &json!({ "price": 70 })).await.status, StatusCode::OK);
+    let ended = admin.ended(admin.buy(&[(cup, 1)]).await).await;
+    assert_eq!((&ended["status"], &ended["amount"]), (&json!("COMPLETED"), &json!(70)));
+    assert_eq!(balanced(&city).await["completed"], 3);
 }

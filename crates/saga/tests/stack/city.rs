@@ -16,7 +16,7 @@ use saga::up::roles::{ALL, ServiceRole};
 use tempfile::TempDir;
 
 use crate::binary::binary;
-use crate::servers::Servers;
+use crate::servers::{Servers, Session};
 use crate::town::{PATIENCE, Person, eventually};
 
 /// Operators' token.
@@ -225,6 +225,12 @@ impl City {
     pub fn sql(&self, service: &str, statement: &str) -> String {
         let shop = self.config.bus.prefix.trim_end_matches('-');
         self.servers.sql(&format!("{shop}_{service}"), statement)
+    }
+
+    /// Somebody else's session in a service's database: see [`Servers::holding`].
+    pub fn holding(&self, service: &str, statement: &str) -> Session {
+        let shop = self.config.bus.prefix.trim_end_matches('-');
+        self.servers.holding(&format!("{shop}_{service}"), statement)
     }
 
     fn log_path(&self, role: ServiceRole, replica: usize) -> PathBuf {

@@ -1,5 +1,7 @@
 //! PostgreSQL that says no: full, busy with itself, or with a row in it that makes no sense.
 
+use std::time::{Duration, Instant};
+
 use hyper::StatusCode;
 use saga::up::roles::ServiceRole;
 use serde_json::json;
@@ -108,4 +110,44 @@ async fn d12_a_saga_whose_rows_make_no_sense_is_left_alone_until_a_human_has_men
     city.start(ServiceRole::Orchestrator, 0);
     assert_eq!(admin.ended(broken).await["status"], "COMPLETED");
     assert_eq!(balanced(&city).await["completed"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d06_who_waits_for_an_exhausted_pool_is_told_in_time_and_it_recovers() {
+    /// How long a request waits for a session.
+    const ACQUIRE: Duration = Duration::from_secs(5);
+    /// A statement's time, and a busy machine.
+    const MORE: Duration = Duration::from_secs(3);
+    let city = city(1, |config| config.stores.statement_timeout_ms = 1_500).await;
+    let (admin, cup) = shop(&city).await;
+    let session = city.holding("purchase", "lock table purchase in access exclusive mode");
+    let paths = ["/api/v1/purchases", "/api/v1/purchases/1"];
+    let mut requests = tokio::task::JoinSet::new();
+    // Many more than the pool has sessions, each of which waits for the lock.
+    for n in 0..24 {
+        let admin = admin.clone();
+        requests.spawn(async move {
+            let began = Instant::now();
+            let answer = match n % 3 {
+                0 => admin.post("/api/v1/purchases", &cart(&[(cup, 1)])).await,
+                which => admin.get(paths[which - 1]).await,
+            };
+            (n % 3, answer.status, answer.code(), began.elapsed())
+        });
+    }
+    for (which, status, code, took) in requests.join_all().await {
+        assert_eq!((status, code.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "dependency_unavailable"));
+        // A purchase waits for the group before its own, and then for itself; once each.
+        let waits = if which == 0 { 2 } else { 1 };
+        assert!(took < waits * ACQUIRE + MORE, "it took {took:?}");
+    }
+    assert_eq!(admin.get(&format!("/api/v1/products/{cup}")).await.status, StatusCode::OK, "the others go on");
+    drop(session);
+    eventually("it sells again", || async {
+        let answer = admin.post("/api/v1/purchases", &cart(&[(cup, 1)])).await;
+        (answer.status == StatusCode::ACCEPTED).then_some(())
+    })
+    .await;
+    assert_eq!(admin.get(paths[0]).await.status, StatusCode::OK);
+    balanced(&city).await;
 }

@@ -1,6 +1,6 @@
 //! Servers that fail under a running shop, and messages that should not be.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use saga::up::roles::ServiceRole;
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::city::City;
 use crate::servers::Servers;
-use crate::town::{Person, eventually};
+use crate::town::{BodyJson as _, Person, cart, created, eventually, product};
 use crate::traffic::{Load, MIX, accepted, balanced, city, city_on};
 
 pub fn bus(city: &City) -> KafkaBus {
@@ -141,6 +141,56 @@ async fn m15_the_broker_is_restarted_under_load() {
     servers.stack(&["kill", "kafka", "CONT"]);
     load.end();
     balanced(&city).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m16_while_the_broker_is_away_for_long_purchases_are_taken_up_to_a_bound_and_all_end_when_it_is_back() {
+    const BOUND: usize = 12;
+    const GIVEN_UP: Duration = Duration::from_secs(1);
+    let servers = Servers::start();
+    let city = city_on(&servers, 1, |config| {
+        config.bus.delivery_timeout_ms = u64::try_from(GIVEN_UP.as_millis()).unwrap();
+        config.purchase.max_outstanding = BOUND;
+        (config.purchase.max_in_flight, config.purchase.admission_wait_ms) = (4, 100);
+        (config.purchase.stale_after_ms, config.purchase.park_after_ms) = (500, 1_000);
+    })
+    .await;
+    let mary = Person::at(&city.public()).login("admin@example.com").await;
+    let category = created(&mary.post("/api/v1/categories", &json!({ "name": "Kitchen", "description": "" })).await);
+    let cup = created(&mary.post("/api/v1/products", &product(category, 10, 100)).await);
+    assert_eq!(mary.ended(mary.buy(&[(cup, 1)]).await).await["status"], "COMPLETED");
+    servers.stack(&["kill", "kafka"]);
+    let (away, mut taken) = (Instant::now(), Vec::new());
+    loop {
+        let answer = mary.post("/api/v1/purchases", &cart(&[(cup, 1)])).await;
+        match answer.status.as_u16() {
+            202 => taken.push(answer.body_json()["id"].as_u64().unwrap()),
+            // Its place is given up when it has had no news for a while.
+            429 => assert!(!answer.header("retry-after").is_empty()),
+            503 => {
+                assert_eq!(answer.code(), "overloaded");
+                assert!(!answer.header("retry-after").is_empty());
+                // What was sent has been given up several times by then.
+                if away.elapsed() > 5 * GIVEN_UP {
+                    break;
+                }
+            }
+            other => panic!("{other}: {}", String::from_utf8_lossy(&answer.body)),
+        }
+        assert!(away.elapsed() < Duration::from_secs(40), "no bound: {}", taken.len());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(taken.len(), BOUND, "as many as may be outstanding");
+    servers.stack(&["start", "kafka"]);
+    for id in taken {
+        assert_eq!(mary.ended(id).await["status"], "COMPLETED");
+    }
+    eventually("it sells again", || async {
+        let answer = mary.post("/api/v1/purchases", &cart(&[(cup, 1)])).await;
+        (answer.status.as_u16() == 202).then_some(())
+    })
+    .await;
+    assert_eq!(balanced(&city).await["completed"], BOUND + 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use saga::up::roles::ServiceRole;
 use saga_core::Name;
 use saga_runtime::bus::{Assignment, Bus as _};
 use testkit::proxy::{Proxy, Way};
@@ -9,7 +10,7 @@ use testkit::proxy::{Proxy, Way};
 use crate::city::City;
 use crate::faults::bus;
 use crate::servers::Servers;
-use crate::town::PATIENCE;
+use crate::town::{PATIENCE, eventually};
 use crate::traffic::{Load, MIX, accepted, balanced, city, city_by};
 
 /// Who reads what.
@@ -90,6 +91,49 @@ async fn m12_members_that_come_and_go_in_the_middle_of_batches_lose_and_double_n
         drop((driver, subscription));
         drivers.close().await;
         accepted(&city, so_far(&city) + 20).await;
+    }
+    load.stop();
+    balanced(&city).await;
+}
+
+/// Sagas that have ended so far.
+fn over(city: &City) -> u64 {
+    city.sql("orchestrator", "select count(*) from saga where not open").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n01_who_hears_kafka_and_is_not_heard_or_the_reverse_goes_on_when_it_is_healed() {
+    let (here, broker) = Servers::shared().kafka_way();
+    let way = Proxy::at(&here, &broker).await;
+    let mut city = city(1, |config| config.bus.delivery_timeout_ms = 1_500).await;
+    let direct = city.config.bus.url.clone();
+    let load = Load::start(&city, &["--clients", "4", "--rate", "30", "--duration", "90s", "--mix", MIX]);
+    accepted(&city, 30).await;
+    for role in [ServiceRole::Orchestrator, ServiceRole::Order] {
+        // This one alone takes the way that fails.
+        city.term(role, 0);
+        city.config.bus.url = format!("kafka://{here}");
+        city.write_settings();
+        city.start(role, 0);
+        city.process_ready(role, 0).await;
+        for closed in [Way::Deaf, Way::Mute] {
+            let before = over(&city);
+            eventually("it works over the way", || async { (over(&city) > before + 5).then_some(()) }).await;
+            way.set(closed);
+            // Longer than a record waits for its broker, and a member may be silent.
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
+            let stopped = over(&city);
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
+            if role == ServiceRole::Orchestrator {
+                assert_eq!(over(&city), stopped, "{closed:?}: it is cut off");
+            }
+            way.set(Way::Open);
+            accepted(&city, so_far(&city) + 20).await;
+        }
+        city.term(role, 0);
+        city.config.bus.url.clone_from(&direct);
+        city.write_settings();
+        city.start(role, 0);
     }
     load.stop();
     balanced(&city).await;

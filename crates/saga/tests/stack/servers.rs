@@ -1,7 +1,7 @@
 //! PostgreSQL, Kafka and Redis for the tests of this binary: `deploy/stack` in a folder of its own, wiped when this
 //! process ends, however it ends. Most tests share one; those that stop servers have their own.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -11,6 +11,9 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/stack");
 
 /// The servers' ports begin at one of these; Redis also takes its own ten thousand higher.
 const PORTS: std::ops::Range<u16> = 200..220;
+
+/// Kafka also listens two above its port, and tells who comes there that it is at this one: where a test has its way.
+const WAY: u16 = 4;
 
 /// Where so many ports are free that no other stack is there, also not one that is just being taken down.
 fn free() -> u16 {
@@ -66,6 +69,7 @@ impl Servers {
         let mut watch = Command::new("bash")
             .args(["-c", WATCH, "bash", SCRIPT])
             .env("STACK_PORT", port.to_string())
+            .env("STACK_KAFKA_WAY", (port + WAY).to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -80,6 +84,7 @@ impl Servers {
     pub fn stack(&self, args: &[&str]) {
         let mut command = Command::new(SCRIPT);
         command.args(args).env("STACK_DIR", &self.0.folder).env("STACK_PORT", self.0.port.to_string());
+        command.env("STACK_KAFKA_WAY", (self.0.port + WAY).to_string());
         // What it starts outlives it and would keep a pipe open.
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
         assert!(status.success(), "deploy/stack {args:?}");
@@ -109,6 +114,11 @@ impl Servers {
         }
     }
 
+    /// Where a test may put a way to Kafka, and where that leads.
+    pub fn kafka_way(&self) -> (String, String) {
+        (format!("127.0.0.1:{}", self.0.port + WAY), format!("127.0.0.1:{}", self.0.port + 3))
+    }
+
     pub fn brokers(&self) -> String {
         format!("kafka://127.0.0.1:{}", self.0.port + 1)
     }
@@ -122,5 +132,31 @@ impl Servers {
             .unwrap();
         assert!(psql.status.success(), "{statement}: {}", String::from_utf8_lossy(&psql.stderr));
         String::from_utf8(psql.stdout).unwrap().trim().to_owned()
+    }
+
+    /// A session that has run a statement and keeps its transaction open until it is dropped.
+    pub fn holding(&self, database: &str, statement: &str) -> Session {
+        let mut psql = Command::new("psql")
+            .args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", &self.0.port.to_string(), "-U", "stack"])
+            .args(["-d", database])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        writeln!(psql.stdin.as_mut().unwrap(), "begin; {statement}; select 'held';").unwrap();
+        let mut line = String::new();
+        BufReader::new(psql.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "held", "{statement}");
+        Session(psql)
+    }
+}
+
+/// A session of somebody else's.
+pub struct Session(Child);
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        drop(self.0.wait());
     }
 }

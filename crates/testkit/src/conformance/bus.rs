@@ -31,6 +31,7 @@ macro_rules! bus_conformance {
             a_group_s_members_share_the_records_and_keep_the_order_of_keys,
             what_is_not_committed_comes_again,
             what_is_committed_does_not_come_again,
+            m14_of_what_was_taken_only_what_was_committed_is_over,
             no_more_than_asked_for_is_returned_at_once,
             waiting_can_be_given_up_without_losing_a_record,
             an_unknown_topic_is_an_error,
@@ -57,11 +58,15 @@ async fn receive(subscription: &mut Box<dyn Subscription>, count: usize) -> Vec<
     received
 }
 
+fn number(message: &Message) -> usize {
+    std::str::from_utf8(&message.payload).unwrap().parse().unwrap()
+}
+
 /// Payloads by key, in the order of arrival.
 fn by_key(messages: impl IntoIterator<Item = Message>) -> HashMap<Bytes, Vec<usize>> {
     let mut keys: HashMap<Bytes, Vec<usize>> = HashMap::new();
     for message in messages {
-        let number = std::str::from_utf8(&message.payload).unwrap().parse().unwrap();
+        let number = number(&message);
         keys.entry(message.key).or_default().push(number);
     }
     keys
@@ -161,6 +166,32 @@ pub async fn what_is_not_committed_comes_again(world: &BusUnderTest) {
     world.bus.publish(vec![message(&topic[0], "k", "5")]).await.unwrap();
     let keys = by_key(receive(&mut second, 6).await);
     assert_eq!(keys[&b"k"[..]], (0..6).collect::<Vec<_>>());
+}
+
+/// A position is never past the first record that is not done, however many were fetched, and whichever of the later
+/// ones were done before the crash.
+pub async fn m14_of_what_was_taken_only_what_was_committed_is_over(world: &BusUnderTest) {
+    let topic = std::slice::from_ref(&world.topics[0]);
+    let mut member = world.bus.subscribe("group", topic).await.unwrap();
+    world.bus.publish((0..20).map(|n| message(&topic[0], "k", &n.to_string())).collect()).await.unwrap();
+    // Twice: the second member crashes in the middle, too.
+    let mut done = 0;
+    for _ in 0..2 {
+        let batch = within("records", member.next(3)).await.unwrap();
+        let mut expected = done..20;
+        assert!(
+            batch.iter().all(|d| number(&d.message) == expected.next().unwrap()),
+            "from the first that is not done"
+        );
+        member.commit().await.unwrap();
+        done += batch.len();
+        // Of these the last one's effect may be there, and the first one's not: the process dies before it commits.
+        assert!(!within("records", member.next(5)).await.unwrap().is_empty());
+        drop(member);
+        member = world.bus.subscribe("group", topic).await.unwrap();
+    }
+    let keys = by_key(receive(&mut member, 20 - done).await);
+    assert_eq!(keys[&b"k"[..]], (done..20).collect::<Vec<_>>(), "everything that was not finished, and nothing else");
 }
 
 /// Also not to the next member.

@@ -13,8 +13,11 @@ const PLACE: &str = include_str!("../../../sql/postgres/place.sql");
 const PLACED: &str = include_str!("../../../sql/postgres/placed.sql");
 
 pub(super) async fn place(pg: &Pg, batch: &[NewPurchase]) -> Result<Vec<Placed>, StoreError> {
-    match once(pg, batch).await.map_err(StoreError::from) {
-        Err(StoreError::Transient(detail)) => {
+    let first = once(pg, batch).await;
+    // Nothing was begun, and those behind this group have waited as long.
+    let is_busy = matches!(first, Err(PgError::Busy));
+    match first.map_err(StoreError::from) {
+        Err(StoreError::Transient(detail)) if !is_busy => {
             tracing::warn!(detail, count = batch.len(), "purchases may not have been written; trying again");
             Ok(once(pg, batch).await?)
         }
