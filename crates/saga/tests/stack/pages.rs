@@ -91,9 +91,8 @@ async fn customers_buy_on_pages_behind_the_edge_and_operators_look_where_no_rout
 /// Whatever an operator's own session says at one of the edge's listeners, or at the pages' public one.
 async fn not_from_outside(city: &City, operator: &Visitor) {
     let admin = city.admin("console", 0).replace("http://", "");
-    let headers: [&[(&'static str, &str)]; 4] = [
+    let headers: [&[(&'static str, &str)]; 3] = [
         &[],
-        &[("host", &admin)],
         &[("x-forwarded-host", &admin), ("x-forwarded-port", "9002"), ("x-forwarded-prefix", "/shop")],
         &[("x-original-url", "/shop"), ("x-rewrite-url", "/shop"), ("x-internal", "yes")],
     ];
