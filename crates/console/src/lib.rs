@@ -43,6 +43,7 @@ pub struct Console {
     shop: Arc<dyn Api>,
     clock: Arc<dyn Clock>,
     refreshes: Arc<Refreshes>,
+    traces: Option<Arc<str>>,
 }
 
 /// What every page of the shop needs.
@@ -60,12 +61,20 @@ struct Operators {
     /// The admin API.
     api: Arc<dyn Api>,
     clock: Arc<dyn Clock>,
+    /// Where traces are looked at, with `{trace_id}` in it.
+    traces: Option<Arc<str>>,
 }
 
 impl Console {
     /// Pages that use this public API.
     pub fn new(shop: Arc<dyn Api>, clock: Arc<dyn Clock>) -> Self {
-        Self { shop, refreshes: Arc::new(Refreshes::new(Arc::clone(&clock))), clock }
+        Self { shop, refreshes: Arc::new(Refreshes::new(Arc::clone(&clock))), clock, traces: None }
+    }
+
+    /// Links each saga to its trace at this address, in which `{trace_id}` stands for the id.
+    #[must_use]
+    pub fn with_traces(self, address: Option<&str>) -> Self {
+        Self { traces: address.map(Arc::from), ..self }
     }
 
     /// The customers' pages, at `/shop`.
@@ -76,7 +85,12 @@ impl Console {
 
     /// The operators' pages, at `/console`, that use this admin API.
     pub fn operators(&self, api: Arc<dyn Api>) -> Router {
-        let state = Operators { shop: Arc::clone(&self.shop), api, clock: Arc::clone(&self.clock) };
+        let state = Operators {
+            shop: Arc::clone(&self.shop),
+            api,
+            clock: Arc::clone(&self.clock),
+            traces: self.traces.clone(),
+        };
         self.framed(CONSOLE, operators::router().with_state(state))
     }
 

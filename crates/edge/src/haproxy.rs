@@ -138,13 +138,21 @@ fn web(out: &mut Writer, table: &Table, layout: &Layout) {
     lines.push(format!("acl ambiguous path_reg -i '{AMBIGUOUS}'"));
     lines.push("acl grpc req.hdr(content-type) -m beg -i application/grpc".to_owned());
     lines.push("http-request deny deny_status 404 if ambiguous || grpc".to_owned());
-    lines.extend(chosen(&table.web));
+    lines.extend(chosen(&mut table.web.iter()));
     lines.extend(limited(table));
     lines.push(format!("http-request deny deny_status 413 if {{ req.body_size gt {} }}", table.limits.body_bytes));
     lines.extend(scrubbed(table));
-    lines.push("acl repeatable method GET HEAD OPTIONS".to_owned());
-    lines.push("acl keyed req.hdr(idempotency-key) -m found".to_owned());
-    for route in &table.web {
+    lines.extend(led(&mut table.web.iter()));
+    out.section("frontend web", &lines);
+}
+
+/// To the public listeners of services.
+fn led(routes: &mut dyn Iterator<Item = &Route>) -> Vec<String> {
+    let mut lines = vec![
+        "acl repeatable method GET HEAD OPTIONS".to_owned(),
+        "acl keyed req.hdr(idempotency-key) -m found".to_owned(),
+    ];
+    for route in routes {
         let taken = format!("{{ var(txn.route) -m str {} }}", route.name());
         let service = &route.service;
         if route.stream {
@@ -157,7 +165,7 @@ fn web(out: &mut Writer, table: &Table, layout: &Layout) {
         }
         lines.push(format!("use_backend {service}-write if {taken}"));
     }
-    out.section("frontend web", &lines);
+    lines
 }
 
 /// The client's own trace, if it sends a well-formed one, else a new one: for the log and for problems.
@@ -170,7 +178,7 @@ fn trace() -> [String; 2] {
 }
 
 /// Puts the first route that fits into a variable, and answers 404 where none does.
-fn chosen(routes: &[Route]) -> Vec<String> {
+fn chosen(routes: &mut dyn Iterator<Item = &Route>) -> Vec<String> {
     let mut lines = Vec::new();
     for route in routes {
         let name = route.name();
@@ -253,11 +261,12 @@ fn internal(out: &mut Writer, table: &Table, layout: &Layout) {
         "http-request set-var(txn.path) path".to_owned(),
     ];
     lines.extend(trace());
-    lines.extend(chosen(&table.internal));
+    lines.extend(chosen(&mut table.internal.iter().chain(table.inside())));
     for route in &table.internal {
         let service = &route.service;
         lines.push(format!("use_backend {service}-internal if {{ var(txn.route) -m str {} }}", route.name()));
     }
+    lines.extend(led(&mut table.inside()));
     out.section("frontend internal", &lines);
 }
 

@@ -4,6 +4,9 @@ use serde::Deserialize;
 
 use crate::Error;
 
+/// The first page.
+const ROOT: &str = "/";
+
 /// Everything that is reachable, and how.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,6 +105,9 @@ pub struct Route {
     pub idempotency_key: bool,
     /// Narrower than the table's limit.
     pub limit: Option<Rate>,
+    /// Of the public entry point, and reached by services, too: by the internal one, without the limits of client addresses.
+    #[serde(default)]
+    pub inside: bool,
 }
 
 impl Table {
@@ -118,6 +124,9 @@ impl Table {
                     return Err(route.wrong(format!("never taken: {} is before it", other.path)));
                 }
             }
+        }
+        if let Some(route) = table.internal.iter().find(|route| route.inside || route.limit.is_some()) {
+            return Err(route.wrong("an internal route is inside, and has no limits"));
         }
         if let Some(name) = table.strip_headers.iter().find(|name| !name.bytes().all(plain_header)) {
             return Err(Error::Place { text: name.clone(), why: "not a header's name" });
@@ -138,9 +147,14 @@ impl Table {
         self.web.iter().find(|route| route.takes(path))
     }
 
-    /// The route that a path of the internal entry point takes.
+    /// The route that a path of the internal entry point takes: one of services, or a public one that they use.
     pub fn internal_route(&self, path: &str) -> Option<&Route> {
-        self.internal.iter().find(|route| route.takes(path))
+        self.internal.iter().chain(self.inside()).find(|route| route.takes(path))
+    }
+
+    /// The public routes that services use, too.
+    pub fn inside(&self) -> impl Iterator<Item = &Route> {
+        self.web.iter().filter(|route| route.inside)
     }
 }
 
@@ -174,6 +188,9 @@ impl Route {
 
     /// A name for it that every configuration language takes.
     pub fn name(&self) -> String {
+        if self.path == ROOT {
+            return "root".to_owned();
+        }
         let clean: String =
             self.path.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
         clean.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
@@ -183,7 +200,11 @@ impl Route {
         let Some(below) = self.path.strip_prefix('/') else {
             return Err(self.wrong("paths begin with /"));
         };
-        for segment in below.split('/') {
+        // Everything is below it: it can only be meant alone.
+        if self.path == ROOT && !self.exact {
+            return Err(self.wrong("the first page alone: exact"));
+        }
+        for segment in below.split('/').filter(|_| self.path != ROOT) {
             let name = if is_placeholder(segment) { segment.trim_matches(['{', '}']) } else { segment };
             if name.is_empty() || name == "." || name == ".." || !name.bytes().all(plain) {
                 return Err(self.wrong("segments are letters, digits, `.`, `-`, `_`, or one `{name}`"));

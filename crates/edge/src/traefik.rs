@@ -93,8 +93,11 @@ pub fn dynamic(table: &Table, layout: &Layout) -> Result<String, Error> {
         parts.service(route, layout, false);
     }
     for (at, route) in table.internal.iter().enumerate() {
-        parts.internal(route, at);
+        parts.internal(route, &format!("{}-internal", route.service), at);
         parts.service(route, layout, true);
+    }
+    for (at, route) in table.inside().enumerate() {
+        parts.internal(route, &route.service, table.internal.len().saturating_add(at));
     }
     let Parts { routers, services, middlewares, .. } = parts;
     write(&json!({ "http": { "routers": routers, "services": services, "middlewares": middlewares } }))
@@ -151,13 +154,14 @@ impl Parts<'_> {
         self.routers.insert(format!("web-{}", route.name()), router);
     }
 
-    fn internal(&mut self, route: &Route, at: usize) {
+    fn internal(&mut self, route: &Route, service: &str, at: usize) {
+        let method = if route.stream { " && Method(`GET`)" } else { "" };
         let router = json!({
             "entryPoints": ["internal"],
-            "rule": rule(route),
+            "rule": format!("({}){method}", rule(route)),
             "priority": priority(at),
             "middlewares": ["retry"],
-            "service": format!("{}-internal", route.service),
+            "service": service,
         });
         self.routers.insert(format!("internal-{}", route.name()), router);
     }

@@ -26,7 +26,7 @@ const GROUND: [&str; 11] = [
     "jaeger",
 ];
 
-const SERVICES: [&str; 6] = ["account", "product", "order", "payment", "purchase", "orchestrator"];
+const SERVICES: [&str; 7] = ["account", "product", "order", "payment", "purchase", "orchestrator", "console"];
 
 fn compose() -> Value {
     let mut value: serde_norway::Value = serde_norway::from_str(&read("deploy/compose.yaml")).unwrap();
@@ -232,6 +232,18 @@ fn the_services_listen_where_the_edge_looks_for_them() {
     for peer in ["SAGA_PEERS__ACCOUNT", "SAGA_PEERS__PRODUCT"] {
         assert_eq!(compose["services"]["purchase"]["environment"][peer], format!("http://traefik{internal}"));
     }
+    // The pages ask where they are no client address among others.
+    for pages in ["console", "orchestrator"] {
+        let url = &compose["services"][pages]["environment"]["SAGA_CONSOLE__SHOP_URL"];
+        assert_eq!(*url, format!("http://traefik{internal}"), "{pages}");
+    }
+    let admin = compose["services"]["console"]["environment"]["SAGA_CONSOLE__ADMIN_URL"].as_str().unwrap();
+    let port = port(&compose["services"]["orchestrator"], "SAGA_ADMIN_LISTEN");
+    assert_eq!(admin, format!("http://orchestrator:{port}"));
+    assert!(
+        compose["services"]["console"].get("ports").is_none(),
+        "its operators' pages are on no port of the machine"
+    );
 }
 
 #[test]

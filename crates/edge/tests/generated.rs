@@ -81,7 +81,9 @@ fn g17_the_web_entry_point_leads_to_public_listeners_only() {
         let servers = &dynamic["http"]["services"][router["service"].as_str().unwrap()]["loadBalancer"]["servers"];
         for server in servers.as_array().unwrap() {
             let url = server["url"].as_str().unwrap();
-            let (scheme, port) = if internal { ("h2c://", ":9001") } else { ("http://", ":8000") };
+            // What services use of the public routes is on the public listeners for them, too.
+            let own = internal && router["service"].as_str().unwrap().ends_with("-internal");
+            let (scheme, port) = if own { ("h2c://", ":9001") } else { ("http://", ":8000") };
             assert!(url.starts_with(scheme) && url.ends_with(port), "{name} leads to {url}");
         }
         assert!(internal || router["rule"].as_str().unwrap().contains("application/grpc"), "{name} takes gRPC");
@@ -93,7 +95,7 @@ fn streams_are_not_buffered_and_everything_else_is_limited() {
     let dynamic = yaml(&file(&table(), "dynamic.yaml"));
     let streams: Vec<String> =
         table().web.iter().filter(|route| route.stream).map(|route| format!("web-{}", route.name())).collect();
-    assert_eq!(streams.len(), 2);
+    assert_eq!(streams.len(), 3);
     for (name, router) in dynamic["http"]["routers"].as_object().unwrap() {
         if name.starts_with("web-") {
             let buffered = router["middlewares"].as_array().unwrap().contains(&"body".into());
@@ -113,10 +115,10 @@ fn matches(matcher: &str, value: &str, path: &str) -> bool {
 }
 
 /// What Traefik would choose for a GET: the matching router with the highest priority.
-fn traefik_chooses(dynamic: &Value, path: &str) -> Option<String> {
+fn traefik_chooses(dynamic: &Value, entry: &str, path: &str) -> Option<String> {
     let alternative = Regex::new(r"(Path|PathPrefix|PathRegexp)\(`([^`]*)`\)").unwrap();
     let routers = dynamic["http"]["routers"].as_object().unwrap().iter();
-    let fitting = routers.filter(|(_, router)| router["entryPoints"][0] == "web").filter(|(_, router)| {
+    let fitting = routers.filter(|(_, router)| router["entryPoints"][0] == entry).filter(|(_, router)| {
         let rule = router["rule"].as_str().unwrap();
         alternative.captures_iter(rule).any(|found| matches(&found[1], &found[2], path))
     });
@@ -127,7 +129,7 @@ fn traefik_chooses(dynamic: &Value, path: &str) -> Option<String> {
 #[test]
 fn traefiks_rules_choose_what_the_table_chooses() {
     let (table, dynamic) = (table(), yaml(&file(&table(), "dynamic.yaml")));
-    let mut chosen = 0;
+    let (mut chosen, mut inside) = (0, 0);
     for path in [
         "/api/v1/account/auth/login",
         "/api/v1/account/customer/personal",
@@ -154,12 +156,25 @@ fn traefiks_rules_choose_what_the_table_chooses() {
         "/readyz",
         "/auth.AuthService/Auth",
         "/",
+        "/shop",
+        "/shop/purchases/7",
+        "/shop/purchases/7/live",
+        "/shop/login",
+        "/shopx",
+        "/console",
     ] {
         let wanted = table.web_route(path).map(|route| format!("web-{} to {}", route.name(), route.service));
         chosen += u32::from(wanted.is_some());
-        assert_eq!(traefik_chooses(&dynamic, path), wanted, "{path}");
+        assert_eq!(traefik_chooses(&dynamic, "web", path), wanted, "{path}");
+        let wanted = table.internal_route(path).map(|route| {
+            let of_services = table.internal.contains(route);
+            let service = if of_services { format!("{}-internal", route.service) } else { route.service.clone() };
+            format!("internal-{} to {service}", route.name())
+        });
+        inside += u32::from(wanted.is_some());
+        assert_eq!(traefik_chooses(&dynamic, "internal", path), wanted, "{path}");
     }
-    assert_eq!(chosen, 16);
+    assert_eq!((chosen, inside), (21, 13));
 }
 
 #[test]

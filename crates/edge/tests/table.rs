@@ -50,6 +50,12 @@ fn every_public_route_of_the_contract_is_in_the_table_and_nothing_else() {
         assert_eq!(route.stream, path.ends_with("/events"), "{path}");
         used.insert(route.path.clone());
     }
+    // Pages are no contract; one service has them all.
+    for path in ["/", "/shop", "/shop/login", "/shop/register", "/shop/purchases/7/live"] {
+        let route = table.web_route(path).unwrap_or_else(|| panic!("{path} is not in the table"));
+        assert_eq!((route.service.as_str(), route.stream), ("console", path.ends_with("/live")), "{path}");
+        used.insert(route.path.clone());
+    }
     let all: Vec<String> = table.web.iter().map(|route| route.path.clone()).collect();
     assert_eq!(all.len(), used.len(), "a route that no contract has, or twice: {all:?} for {used:?}");
 }
@@ -67,7 +73,11 @@ fn nothing_internal_is_in_the_public_table() {
         "/auth.AuthService/Auth",
         "/product.ProductService/GetProducts",
         "/grpc.health.v1.Health/Check",
-        "/",
+        "//",
+        "/console",
+        "/console/sagas",
+        "/shopx",
+        "/assets",
         "/api/v1",
         "",
     ] {
@@ -87,6 +97,13 @@ fn the_internal_table_has_the_contracts_services() {
     assert_eq!(service("/product.ProductServices/GetProducts"), None);
     assert_eq!(service("/grpc.health.v1.Health/Check"), None);
     assert_eq!(table.internal.len(), 3);
+    // What the pages ask for on behalf of whoever looks at them, and not the pages themselves.
+    for path in ["/api/v1/account/auth/login", "/api/v1/products/7", "/api/v1/purchases/7/events"] {
+        assert_eq!(table.internal_route(path), table.web_route(path), "{path}");
+    }
+    for path in ["/", "/shop", "/console", "/admin/sagas", "/api/v1/orders", "/docs"] {
+        assert_eq!(table.internal_route(path), None, "{path}");
+    }
     // Every service of the .proto files, and no more.
     let protos = ["auth", "product"].map(|name| read(&format!("proto/{name}.proto")));
     for line in protos.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("service ")) {
@@ -123,6 +140,8 @@ fn a_table_that_cannot_be_meant_is_refused() {
         (order, "  - path: \"/api/v1/orders\\nuse_backend x\"\n", "segments"),
         (order, "  - path: /api/v1/or{id}\n", "segments"),
         (order, "  - path: /api/v1/products/special\n", "/api/v1/products is before it"),
+        ("  - path: /\n    service: console\n    exact: true", "  - path: /\n    service: console", "exact"),
+        ("  - path: /auth.AuthService\n", "  - inside: true\n    path: /auth.AuthService\n", "inside"),
         ("service: order", "service: Order", "lower case"),
         ("    exact: true", "    exakt: true", "exakt"),
         ("  - Proxy\n", "  - \"Proxy\\n\"\n", "header"),
@@ -161,7 +180,8 @@ fn replicas_are_addresses_and_nothing_more() {
 #[test]
 fn routes_lead_somewhere() {
     let layout = |list: &str| Layout::compose(Replicas::parse(list).unwrap());
-    let all = "{account: [[a:1, a:2]], product: [[a:1, a:2]], order: [[a:1]], payment: [[a:1]], purchase: [[a:1]]}";
+    let all = "{account: [[a:1, a:2]], product: [[a:1, a:2]], order: [[a:1]], payment: [[a:1]], purchase: [[a:1]],
+        console: [[a:1]]}";
     assert!(edge::generate(&table(), &layout(all)).is_ok());
     let error = edge::generate(&table(), &layout(&all.replace("order", "ordre"))).unwrap_err().to_string();
     assert!(error.contains("order"), "{error}");

@@ -1,11 +1,12 @@
 //! Failures on purpose, for teaching and for tests: a participant that answers *retry* or *unknown*, or stands still.
 //!
 //! A [`Failing`] participant stands around the real one, and only where failures are enabled: elsewhere there is no trace of
-//! it. What is made up is answered *before* the command reaches the real participant, so its barrier has no row and nothing has
-//! happened: the same command comes again later and is handled as if it came for the first time. A command that was handled
+//! it. *Retry* and *unknown* are answered *before* the command reaches the real participant, so its barrier has no row and nothing
+//! has happened: the same command comes again later and is handled as if it came for the first time. A command that was handled
 //! before (its reply was lost, say) may be answered so, too: its stored reply comes out at the next attempt.
 //!
-//! Not done: an *unknown* after the effect. To the orchestrator it looks the same, and the barrier makes it the same.
+//! *Lost* comes *after* the effect: the participant has done it and has stored its reply, and *unknown* is said in its place. To the
+//! orchestrator it looks the same, and the barrier makes it the same: it answers the stored reply when the command comes again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub struct StepFailures {
     pub unknown_rate: f64,
     /// The share of commands that is answered *retry*, 0 to 1; of what is left, `unknown_rate` takes its share.
     pub retry_rate: f64,
+    /// The share of commands that are carried out and answered *unknown* all the same, 0 to 1, of what is left by the others.
+    pub lost_rate: f64,
     /// Only of these; nothing: of both.
     pub op: Option<Op>,
 }
@@ -65,17 +68,28 @@ impl Failures {
         self.plan.send_replace(plan);
     }
 
+    /// How the answers to a command go wrong.
+    fn of(&self, command: &Command) -> Option<StepFailures> {
+        let step = *self.plan.borrow().steps.get(&command.step)?;
+        step.op.is_none_or(|op| op == command.op).then_some(step)
+    }
+
     /// What a command is answered in the place of its participant.
     fn outcome(&self, command: &Command) -> Option<Outcome> {
-        let plan = self.plan.borrow();
-        let step = plan.steps.get(&command.step)?;
-        if step.op.is_some_and(|op| op != command.op) {
-            return None;
-        }
+        let step = self.of(command)?;
         if self.chance() < step.retry_rate {
             return Some(Outcome::Retry("a failure on purpose: try again".into()));
         }
         (self.chance() < step.unknown_rate).then(|| Outcome::Unknown("a failure on purpose: nobody knows".into()))
+    }
+
+    /// What is said in the place of what a participant has answered, when that has become of the command for good.
+    fn lost(&self, command: &Command, answered: Reply) -> Reply {
+        let rate = self.of(command).map_or(0.0, |step| step.lost_rate);
+        if rate > 0.0 && answered.outcome.is_final() && self.chance() < rate {
+            return command.reply(Outcome::Unknown("a failure on purpose: handled, and the answer was lost".into()));
+        }
+        answered
     }
 
     /// The next of a fixed row of numbers in [0, 1) that look thrown (SplitMix64).
@@ -128,16 +142,13 @@ impl Participant for Failing {
     async fn handle(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         self.running().await?;
         let made_up: Vec<Option<Outcome>> = batch.iter().map(|command| self.failures.outcome(command)).collect();
-        if made_up.iter().all(Option::is_none) {
-            return self.inner.handle(batch).await;
-        }
         let asked = batch.iter().zip(&made_up).filter(|(_, made_up)| made_up.is_none());
         let asked: Vec<Command> = asked.map(|(command, _)| command.clone()).collect();
         let answered = if asked.is_empty() { Vec::new() } else { self.inner.handle(asked).await? };
         let mut answered = answered.into_iter();
         let replies = batch.iter().zip(made_up).filter_map(|(command, made_up)| match made_up {
             Some(outcome) => Some(command.reply(outcome)),
-            None => answered.next(),
+            None => answered.next().map(|reply| self.failures.lost(command, reply)),
         });
         Ok(replies.collect())
     }
@@ -205,6 +216,17 @@ mod tests {
         assert!(matches!(replies[0].outcome, Outcome::Retry(_)));
         assert!(replies[1..].iter().all(|reply| reply.outcome == Outcome::done()));
         assert_eq!(*honest.0.lock(), [2, 3]);
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_was_handled_and_only_its_answer_is_missing() {
+        let (honest, failures, _, failing) = failing();
+        failures.set(plan("take", StepFailures { lost_rate: 1.0, op: Some(Op::Do), ..StepFailures::default() }));
+        let batch = [(1, "take", Op::Do), (2, "give", Op::Do), (3, "take", Op::Undo)];
+        let replies = failing.handle(batch.map(|(id, step, op)| command(id, step, op)).into()).await.unwrap();
+        assert_eq!(*honest.0.lock(), [1, 2, 3], "all of them reached it");
+        assert!(matches!(&replies[0].outcome, Outcome::Unknown(why) if why.contains("lost")), "{replies:?}");
+        assert!(replies[1..].iter().all(|reply| reply.outcome == Outcome::done()), "{replies:?}");
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod layers;
 mod secret;
+mod trace_url;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use layers::ConfigError;
 pub use secret::Secret;
+pub use trace_url::TraceUrl;
 
 use crate::args::{Common, UpArgs};
 
@@ -199,14 +201,16 @@ pub struct Peers {
     pub product: Option<String>,
 }
 
-/// The pages of a process that does not run all services itself.
+/// The pages: of a process that does not run all services itself, and what they link to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Console {
-    /// The shop's public address, `http://host:port`: the edge, or a process that runs all services.
+    /// Where the shop's public API is, `http://host:port`: the edge's internal address, or a process that runs all services.
     pub shop_url: Option<String>,
     /// The orchestrator's admin address, `http://host:port`.
     pub admin_url: Option<String>,
+    /// Where people look at traces; nothing: a trace's id is text.
+    pub trace_url: TraceUrl,
 }
 
 impl Default for Config {

@@ -136,6 +136,8 @@ impl Shop {
         let mut services = Services::build(core, folder.as_ref()).await?;
         let empty = services.is_empty().await?;
         let http = |address: SocketAddr| format!("http://{address}");
+        late.open(services.routers()?);
+        // Whoever reads the run file finds a shop that takes requests.
         if let Some(folder) = &folder {
             folder.announce(&RunFile {
                 pid: std::process::id(),
@@ -145,7 +147,6 @@ impl Shop {
                 token: token.clone(),
             })?;
         }
-        late.open(services.routers()?);
         unfinished.disarm();
         health.set("shop", Ok(()));
         Ok(Self {

@@ -41,6 +41,8 @@ struct Rates {
     unknown_rate: f64,
     #[serde(default)]
     retry_rate: f64,
+    #[serde(default)]
+    lost_rate: f64,
 }
 
 #[derive(Default, Deserialize)]
@@ -56,6 +58,7 @@ struct Step {
     name: String,
     unknown: u64,
     retry: u64,
+    lost: u64,
 }
 
 struct Participant {
@@ -94,7 +97,12 @@ pub(super) async fn show(
     let step = |name: &String| {
         let rates = told.steps.get(name);
         let of = |rate: fn(&Rates) -> f64| percent(rates.map_or(0.0, rate));
-        Step { name: name.clone(), unknown: of(|rates| rates.unknown_rate), retry: of(|rates| rates.retry_rate) }
+        Step {
+            name: name.clone(),
+            unknown: of(|rates| rates.unknown_rate),
+            retry: of(|rates| rates.retry_rate),
+            lost: of(|rates| rates.lost_rate),
+        }
     };
     let participant = |name: &String| Participant { name: name.clone(), stopped: told.stopped.contains(name) };
     page::html(&Failures {
@@ -115,10 +123,11 @@ pub(super) async fn set(State(console): State<Operators>, session: Session, form
         .map(|step| {
             let rates = json!({
                 "unknown_rate": share(&format!("unknown.{step}")), "retry_rate": share(&format!("retry.{step}")),
+                "lost_rate": share(&format!("lost.{step}")),
             });
             (step.to_owned(), rates)
         })
-        .filter(|(_, rates)| rates["unknown_rate"] != 0.0 || rates["retry_rate"] != 0.0)
+        .filter(|(_, rates)| ["unknown_rate", "retry_rate", "lost_rate"].iter().any(|rate| rates[*rate] != 0.0))
         .collect();
     let body = json!({
         "enabled": form.get("off").is_empty(),

@@ -73,8 +73,23 @@ struct SagaPage {
     id: u64,
     moving: String,
     live: Option<String>,
-    trace: Option<String>,
+    trace: Option<Trace>,
     messages: Option<Vec<Message>>,
+}
+
+/// The trace of a saga, and where it is looked at.
+struct Trace {
+    id: String,
+    address: Option<String>,
+}
+
+impl Trace {
+    fn of(id: &str, traces: Option<&str>) -> Self {
+        // What is no id leads nowhere.
+        let lawful = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let address = traces.filter(|_| lawful).map(|traces| traces.replace("{trace_id}", id));
+        Self { id: id.to_owned(), address }
+    }
 }
 
 /// A message to or from a participant.
@@ -214,7 +229,7 @@ pub(super) async fn page_of(
         id,
         live: (!moving.terminal).then_some(live),
         moving: page::text(&moving)?,
-        trace: told.saga["trace_id"].as_str().map(str::to_owned),
+        trace: told.saga["trace_id"].as_str().map(|id| Trace::of(id, console.traces.as_deref())),
         messages: messages(console, session, id, definition).await?,
         page,
     })

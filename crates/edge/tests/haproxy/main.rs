@@ -40,9 +40,12 @@ fn table() -> Table {
     table
 }
 
+/// Everybody behind the edge.
+const SERVICES: [&str; 6] = ["account", "product", "order", "payment", "purchase", "console"];
+
 /// A shop of one replica per service.
 fn shop() -> (Proxy, Vec<Replica>) {
-    let replicas: Vec<Replica> = ["account", "product", "order", "payment", "purchase"].map(Replica::start).into();
+    let replicas: Vec<Replica> = SERVICES.map(Replica::start).into();
     let arguments: Vec<String> = replicas.iter().map(|replica| replica.argument(&replica.name)).collect();
     (Proxy::start(&table(), &arguments), replicas)
 }
@@ -51,7 +54,7 @@ fn shop() -> (Proxy, Vec<Replica>) {
 fn two_of(service: &str, table: &Table) -> (Proxy, Replica, Replica) {
     let (one, two) = (Replica::start("one"), Replica::start("two"));
     let mut arguments = vec![one.argument(service), two.argument(service)];
-    let others = ["account", "product", "order", "payment", "purchase"].into_iter().filter(|name| *name != service);
+    let others = SERVICES.into_iter().filter(|name| *name != service);
     // Nobody listens there, and nobody asks.
     arguments.extend(others.map(|name| format!("{name}=127.0.0.1:9/127.0.0.1:9")));
     (Proxy::start(table, &arguments), one, two)
@@ -99,6 +102,11 @@ fn each_path_goes_to_its_service() {
         ("/api/v1/orders", "order"),
         ("/api/v1/payments/7", "payment"),
         ("/api/v1/purchases/7?wait=10s", "purchase"),
+        ("/", "console"),
+        ("/shop", "console"),
+        ("/shop?q=cup", "console"),
+        ("/shop/purchases/7", "console"),
+        ("/shop/assets/0123/console.css", "console"),
     ] {
         let answer = get(proxy.web, path).unwrap();
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
@@ -150,9 +158,32 @@ fn the_internal_entry_point_knows_its_services_and_nothing_else() {
     assert_eq!((status, body.as_str()), (200, "account/internal"));
     let keys = get(proxy.internal, "/.well-known/jwks.json").unwrap();
     assert!(keys.body.starts_with("account/internal "), "{}", keys.body);
-    for path in ["/api/v1/orders", "/admin/sagas", "/readyz", "/metrics", "/auth.AuthServiceX/Auth", "/"] {
+    let nowhere = ["/api/v1/orders", "/admin/sagas", "/console/sagas", "/shop", "/readyz", "/metrics", "/docs", "/"];
+    for path in nowhere.into_iter().chain(["/auth.AuthServiceX/Auth"]) {
         assert_eq!(get(proxy.internal, path).unwrap().status, 404, "{path}");
     }
+}
+
+#[test]
+fn the_pages_ask_inside_where_no_client_address_is_counted() {
+    let mut table = table();
+    table.limits.client = Some(edge::table::Client { in_flight: 1, per_second: 1, burst: 0 });
+    let (proxy, one, two) = two_of("purchase", &table);
+    for path in ["/api/v1/purchases", "/api/v1/purchases/7"] {
+        for _ in 0..10 {
+            let answer = get(proxy.internal, path).unwrap();
+            assert!(answer.status == 200 && answer.body.contains(&format!("/public {path} ")), "{}", answer.body);
+        }
+    }
+    let write = "POST /api/v1/purchases HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+    assert_eq!(send(proxy.internal, write).unwrap().status, 200);
+    let held: Vec<_> = (0..4)
+        .map(|_| open(proxy.internal, "GET /api/v1/purchases/endless/events HTTP/1.1\r\nHost: shop\r\n\r\n"))
+        .collect();
+    proxy::wait_for("four streams are open", || one.requests() + two.requests() == 25);
+    drop(held);
+    // The same on the other entry point is one client address.
+    assert!((0..12).any(|_| get(proxy.web, "/api/v1/purchases").unwrap().status == 429));
 }
 
 #[test]
@@ -243,12 +274,29 @@ fn who_asks_too_often_is_told_to_wait() {
 
 #[test]
 fn passwords_are_guessed_more_slowly() {
-    let mut table = table();
-    let login = table.web.iter_mut().find(|route| route.takes("/api/v1/account/auth/login")).unwrap();
-    login.limit = Some(edge::Rate { per_second: 1, burst: 0 });
-    let (proxy, _one, _two) = two_of("account", &table);
-    let mut statuses = (0..11).map(|_| get(proxy.web, "/api/v1/account/auth/login").unwrap().status);
-    assert!(statuses.by_ref().take(10).all(|status| status == 200));
-    assert_eq!(statuses.next(), Some(429));
-    assert_eq!(get(proxy.web, "/api/v1/account/customer/personal").unwrap().status, 200, "only there");
+    for (service, guessed, other) in [
+        ("account", "/api/v1/account/auth/login", "/api/v1/account/customer/personal"),
+        ("console", "/shop/login", "/shop"),
+    ] {
+        let mut table = table();
+        let login = table.web.iter_mut().find(|route| route.takes(guessed)).unwrap();
+        login.limit = Some(edge::Rate { per_second: 1, burst: 0 });
+        let (proxy, _one, _two) = two_of(service, &table);
+        let mut statuses = (0..11).map(|_| get(proxy.web, guessed).unwrap().status);
+        assert!(statuses.by_ref().take(10).all(|status| status == 200), "{guessed}");
+        assert_eq!(statuses.next(), Some(429), "{guessed}");
+        assert_eq!(get(proxy.web, other).unwrap().status, 200, "only there");
+    }
+}
+
+#[test]
+fn a_page_that_is_watched_is_a_stream() {
+    let (proxy, _replicas) = shop();
+    let mut stream = open(proxy.web, "GET /shop/purchases/7/live HTTP/1.1\r\nHost: shop\r\n\r\n");
+    let (mut text, mut buffer) = (String::new(), [0; 1024]);
+    while !text.contains("data: second of console/public") {
+        let read = stream.read(&mut buffer).unwrap();
+        assert!(read > 0, "the stream ended: {text}");
+        text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
 }

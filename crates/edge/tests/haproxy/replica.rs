@@ -109,7 +109,7 @@ async fn answer(name: String, seen: Arc<Seen>, request: Request) -> Response<Bod
         // The connection's task ends, and the connection with it; nothing of an answer was written.
         std::panic::panic_any("this answer is lost");
     }
-    if request.uri().path().ends_with("/events") {
+    if request.uri().path().ends_with("/events") || request.uri().path().ends_with("/live") {
         return if request.uri().path().contains("/endless/") { comments() } else { events(name) };
     }
     if request.uri().path().ends_with("/silent") {

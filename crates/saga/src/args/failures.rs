@@ -33,7 +33,7 @@ pub struct FailuresArgs {
     /// How much longer the gateway takes, like 200ms, 2s
     #[arg(long, default_value = "0ms", value_parser = duration)]
     pub latency: Duration,
-    /// A step and how its answers go wrong, like create-order=retry:0.5,unknown:0.1 (with `,do` or `,undo` only one way)
+    /// A step and how its answers go wrong, like create-order=retry:0.5,unknown:0.1,lost:0.1 (with `,do` or `,undo` only one way)
     #[arg(long = "step", value_name = "STEP=…")]
     pub steps: Vec<StepRule>,
     /// A participant that takes no more commands: product, order, payment
@@ -56,6 +56,8 @@ pub struct StepRule {
     pub unknown: f64,
     /// The share of commands that is answered *retry*.
     pub retry: f64,
+    /// The share of commands that is carried out, and whose answer is lost.
+    pub lost: f64,
     /// `do` or `undo`; nothing: both.
     pub op: Option<&'static str>,
 }
@@ -66,12 +68,13 @@ impl std::str::FromStr for StepRule {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not like create-order=retry:0.5,unknown:0.1 or create-order=retry:1,undo");
         let (step, rules) = text.split_once('=').filter(|(step, _)| !step.is_empty()).ok_or_else(wrong)?;
-        let mut rule = Self { step: step.to_owned(), unknown: 0.0, retry: 0.0, op: None };
+        let mut rule = Self { step: step.to_owned(), unknown: 0.0, retry: 0.0, lost: 0.0, op: None };
         for part in rules.split(',') {
             let rate = |text: &str| text.parse().map_err(|_| wrong());
             match part.split_once(':') {
                 Some(("retry", value)) => rule.retry = rate(value)?,
                 Some(("unknown", value)) => rule.unknown = rate(value)?,
+                Some(("lost", value)) => rule.lost = rate(value)?,
                 None if part == "do" => rule.op = Some("do"),
                 None if part == "undo" => rule.op = Some("undo"),
                 _ => return Err(wrong()),
@@ -87,9 +90,10 @@ mod tests {
 
     #[test]
     fn a_rule_names_its_step_its_rates_and_perhaps_its_direction() {
-        let rule = |unknown, retry, op| Ok(StepRule { step: "take".into(), unknown, retry, op });
-        assert_eq!("take=retry:0.5".parse(), rule(0.0, 0.5, None));
-        assert_eq!("take=unknown:1,retry:0.1,undo".parse(), rule(1.0, 0.1, Some("undo")));
+        let rule = |unknown, retry, lost, op| Ok(StepRule { step: "take".into(), unknown, retry, lost, op });
+        assert_eq!("take=retry:0.5".parse(), rule(0.0, 0.5, 0.0, None));
+        assert_eq!("take=unknown:1,retry:0.1,undo".parse(), rule(1.0, 0.1, 0.0, Some("undo")));
+        assert_eq!("take=lost:0.5".parse(), rule(0.0, 0.0, 0.5, None));
         for wrong in ["take", "=retry:1", "take=", "take=slow:1", "take=retry:x", "take=retry", "take=retry:1,redo"] {
             assert!(wrong.parse::<StepRule>().is_err(), "{wrong}");
         }

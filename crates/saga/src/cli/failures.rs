@@ -27,7 +27,7 @@ pub(super) async fn run(command: FailuresCommand, place: &Place, output: &Output
 
 fn body(args: &FailuresArgs) -> Value {
     let step = |rule: &crate::args::StepRule| {
-        let mut rates = json!({ "unknown_rate": rule.unknown, "retry_rate": rule.retry });
+        let mut rates = json!({ "unknown_rate": rule.unknown, "retry_rate": rule.retry, "lost_rate": rule.lost });
         if let Some(op) = rule.op {
             rates["op"] = op.into();
         }
@@ -53,8 +53,8 @@ fn show(now: &Value, output: &Output) {
     ));
     for (step, rates) in now["steps"].as_object().into_iter().flatten() {
         let op = rates["op"].as_str().map_or_else(String::new, |op| format!(" ({op} only)"));
-        let (unknown, retry) = (text(&rates["unknown_rate"]), text(&rates["retry_rate"]));
-        output.line(&format!("step      {step}: unknown {unknown}, retry {retry}{op}"));
+        let [unknown, retry, lost] = ["unknown_rate", "retry_rate", "lost_rate"].map(|rate| text(&rates[rate]));
+        output.line(&format!("step      {step}: unknown {unknown}, retry {retry}, lost {lost}{op}"));
     }
     for name in now["stopped"].as_array().into_iter().flatten() {
         output.line(&format!("stopped   {}", text(name)));

@@ -95,7 +95,8 @@ impl Board {
         let Switches { failures, gateway } = self.switches.clone().unwrap_or_default();
         let (plan, gateway) = (failures.plan(), gateway.get());
         let step = |(name, step): (Name, StepFailures)| {
-            let view = StepRates { unknown_rate: step.unknown_rate, retry_rate: step.retry_rate, op: step.op };
+            let StepFailures { unknown_rate, retry_rate, lost_rate, op } = step;
+            let view = StepRates { unknown_rate, retry_rate, lost_rate, op };
             (name.to_string(), view)
         };
         FailuresView {
@@ -124,8 +125,8 @@ impl Board {
         };
         self.check(&steps, &stopped)?;
         let step = |(name, rates): (String, StepRates)| {
-            let StepRates { unknown_rate, retry_rate, op } = rates;
-            (Name::new(name), StepFailures { unknown_rate, retry_rate, op })
+            let StepRates { unknown_rate, retry_rate, lost_rate, op } = rates;
+            (Name::new(name), StepFailures { unknown_rate, retry_rate, lost_rate, op })
         };
         let latency = Duration::from_millis(rates.latency_ms);
         gateway.set(GatewayFailures { decline_rate: rates.decline_rate, latency });
@@ -201,6 +202,10 @@ struct StepRates {
     #[garde(range(min = 0.0, max = 1.0))]
     #[schema(minimum = 0, maximum = 1)]
     retry_rate: f64,
+    /// The share of commands that the participant carries out and that are answered *unknown* all the same.
+    #[garde(range(min = 0.0, max = 1.0))]
+    #[schema(minimum = 0, maximum = 1)]
+    lost_rate: f64,
     /// Only of doing, or only of undoing; without it of both.
     #[garde(skip)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -366,6 +371,7 @@ mod tests {
             (json!({ "gateway": { "decline_rate": 1.5 } }), "#/gateway/decline_rate"),
             (json!({ "gateway": { "latency_ms": 60_001 } }), "#/gateway/latency_ms"),
             (json!({ "steps": { "take": { "retry_rate": -0.1 } } }), "#/steps/take/retry_rate"),
+            (json!({ "steps": { "take": { "lost_rate": 2 } } }), "#/steps/take/lost_rate"),
             (json!({ "steps": { "take": { "op": "redo" } } }), "#/steps/take/op"),
             (json!({ "speed": 1 }), "#"),
         ] {
@@ -378,7 +384,7 @@ mod tests {
     #[test]
     fn what_is_set_is_shown_replaces_what_was_and_ends_when_it_is_switched_off() {
         let board = board(true);
-        let steps = json!({ "take": { "unknown_rate": 0.5, "retry_rate": 0.0, "op": "undo" } });
+        let steps = json!({ "take": { "unknown_rate": 0.5, "retry_rate": 0.0, "lost_rate": 0.25, "op": "undo" } });
         let wanted =
             json!({ "gateway": { "decline_rate": 0.25, "latency_ms": 5 }, "steps": steps, "stopped": ["shelf"] });
         let shown = serde_json::to_value(board.set(body(&wanted).unwrap()).unwrap()).unwrap();

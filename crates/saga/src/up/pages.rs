@@ -39,6 +39,10 @@ pub(super) fn mount(
     let whole = ALL.iter().all(|role| core.roles.contains(role));
     let (has_role, settings) = (core.roles.contains(&ServiceRole::Console), &core.config.console);
     let orchestrates = core.roles.contains(&ServiceRole::Orchestrator);
+    // All processes may have the same settings: they bring the pages only to those that are for them.
+    if !(whole || has_role || orchestrates) {
+        return Ok((public, admin));
+    }
     let shop: Arc<dyn Api> = match &settings.shop_url {
         Some(url) => Arc::new(Remote::new("console.shop_url", url, clock)?),
         None if whole => Arc::new(InProcess::new(public.clone())),
@@ -48,7 +52,7 @@ pub(super) fn mount(
         // Beside the orchestrator the pages are an extra: without an address to log in at there are none.
         None => return Ok((public, admin)),
     };
-    let console = Console::new(shop, Arc::clone(clock));
+    let console = Console::new(shop, Arc::clone(clock)).with_traces(settings.trace_url.get());
     let public = if whole || has_role { public.merge(console.shop()) } else { public };
     let api: Arc<dyn Api> = match &settings.admin_url {
         _ if orchestrates => Arc::new(InProcess::new(admin.clone())),

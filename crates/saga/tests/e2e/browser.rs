@@ -1,13 +1,14 @@
 //! The pages in a real browser: what a person does with mouse and keyboard, and what they see.
 
 mod driver;
+mod letters;
 
 use driver::{Browser, ENTER, TAB};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::operators;
-use crate::town::{Person, Town, created, product};
+use crate::town::{Person, Town, created, eventually, product};
 
 const PASSWORD: &str = "a long password";
 
@@ -371,6 +372,19 @@ async fn failures_are_switched_on_seen_and_switched_off() {
     let bought = town.admin.buy(&[(cup, 1)]).await;
     assert_eq!(town.admin.ended(bought).await["status"], "COMPLETED");
     content(&browser).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_ends_with_all_its_processes_when_its_test_panics() {
+    let browser = Browser::open().await;
+    let group = browser.group();
+    assert!(Browser::processes(group) > 3, "the shell, the driver, Chromium and its parts");
+    let test = tokio::spawn(async move {
+        browser.go("about:blank").await;
+        panic!("on purpose: as a test that fails");
+    });
+    assert!(test.await.unwrap_err().is_panic());
+    eventually("nothing of it is left", || async { (Browser::processes(group) == 0).then_some(()) }).await;
 }
 
 /// Every page that needs no more than an address.

@@ -32,6 +32,8 @@ fn o01_wrong_settings_are_refused_by_key_and_source() {
         ("[purchase]\nmax_in_flight = \"many\"", &["saga.toml", "max_in_flight"]),
         ("[purchase]\nmax_in_flight = -1", &["saga.toml", "max_in_flight"]),
         ("[payment.sandbox]\ndecline_rate = 2.5", &["decline_rate"]),
+        ("[console]\ntrace_url = \"http://127.0.0.1:16686/trace/\"", &["saga.toml", "trace_url", "{trace_id}"]),
+        ("[console]\ntrace_url = \"javascript:{trace_id}\"", &["saga.toml", "trace_url", "http"]),
         ("this is no TOML", &["saga.toml"]),
     ] {
         std::fs::write(&file, text).unwrap();

@@ -1,15 +1,16 @@
 //! The pages over HTTP: cookies and their flags, who sees what, forms from elsewhere, headers.
 
-use std::collections::BTreeMap;
+mod visitor;
 
-use bytes::Bytes;
 use hyper::{Method, StatusCode};
-use saga::remote::{Answer, Connection, Endpoint};
+use saga::remote::Answer;
 use saga::up::Shop;
 use saga::up::roles::ServiceRole;
 use serde_json::json;
 
+use crate::binary::{Process, saga};
 use crate::town::{BodyJson as _, Town, created, eventually, product};
+use visitor::{Visitor, form, text};
 
 /// Every page of the console that needs no more than an address.
 const PAGES: [&str; 9] = [
@@ -23,73 +24,6 @@ const PAGES: [&str; 9] = [
     "/console/audit",
     "/console/failures",
 ];
-
-/// A browser as far as forms and cookies go.
-struct Visitor {
-    endpoint: Endpoint,
-    cookies: BTreeMap<String, String>,
-}
-
-impl Visitor {
-    fn at(url: &str) -> Self {
-        Self { endpoint: Endpoint::parse(url).unwrap(), cookies: BTreeMap::new() }
-    }
-
-    async fn send(&mut self, method: Method, path: &str, extra: &[(&'static str, &str)], body: String) -> Answer {
-        let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let mut headers = vec![("cookie", cookies.join("; "))];
-        if method == Method::POST {
-            headers.push(("content-type", "application/x-www-form-urlencoded".to_owned()));
-        }
-        headers.extend(extra.iter().map(|(name, value)| (*name, (*value).to_owned())));
-        // The last of a name counts: what a test says stands in the place of what a form would.
-        let mut connection = Connection::new(&self.endpoint);
-        let answer = connection.send_with(method, path, None, &headers, Bytes::from(body)).await.unwrap();
-        for line in answer.headers.get_all("set-cookie") {
-            let (pair, flags) = line.to_str().unwrap().split_once(';').unwrap();
-            let (name, value) = pair.split_once('=').unwrap();
-            let gone = flags.contains("Max-Age=0");
-            if gone {
-                self.cookies.remove(name)
-            } else {
-                self.cookies.insert(name.to_owned(), value.to_owned())
-            };
-        }
-        answer
-    }
-
-    async fn get(&mut self, path: &str) -> Answer {
-        self.send(Method::GET, path, &[], String::new()).await
-    }
-
-    /// The token that a page's forms carry.
-    async fn token(&mut self, page: &str) -> String {
-        let text = text(&self.get(page).await);
-        let rest = text.split(r#"name="token" value=""#).nth(1).unwrap_or_else(|| panic!("{page} has no form: {text}"));
-        rest.split('"').next().unwrap().to_owned()
-    }
-
-    async fn post(&mut self, page: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
-        let token = self.token(page).await;
-        self.send(Method::POST, path, &[("sec-fetch-site", "same-origin")], form(&token, fields)).await
-    }
-
-    async fn log_in(&mut self, base: &str, email: &str) -> Answer {
-        let login = format!("{base}/login");
-        self.post(&login, &login, &[("email", email), ("password", "a long password")]).await
-    }
-}
-
-fn form(token: &str, fields: &[(&str, &str)]) -> String {
-    let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-    let pair = |(name, value): (&str, &str)| format!("{name}={}", encode(value));
-    let all = std::iter::once(("token", token)).chain(fields.iter().copied());
-    all.map(pair).collect::<Vec<_>>().join("&")
-}
-
-fn text(answer: &Answer) -> String {
-    String::from_utf8_lossy(&answer.body).into_owned()
-}
 
 /// A shop with one of each role; the last is nobody's.
 async fn people(town: &Town) -> [(&'static str, Visitor); 4] {
@@ -331,6 +265,34 @@ async fn a_process_of_its_own_has_the_pages_of_a_shop_that_is_elsewhere() {
     assert_eq!(gone.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(text(&gone).contains("does not answer"), "{}", text(&gone));
     pages.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saga_leads_to_its_trace_where_the_settings_say_where_that_is() {
+    for address in ["", "http://localhost:16686/trace/{trace_id}?from=saga"] {
+        let folder = tempfile::TempDir::new().unwrap();
+        let mut command = saga(folder.path());
+        // Nobody takes the traces: ids have they all the same.
+        command.args(["--listen", "127.0.0.1:0"]).env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
+        command.env("SAGA_CONSOLE__TRACE_URL", address).stdout(std::process::Stdio::piped());
+        let process = Process::of(command.spawn().unwrap(), folder.path()).await;
+        let admin = process.nobody().register("admin@example.com").await;
+        let category =
+            created(&admin.post("/api/v1/categories", &json!({ "name": "Kitchen", "description": "Tea" })).await);
+        let cup = created(&admin.post("/api/v1/products", &product(category, 10, 5)).await);
+        let purchase = admin.buy(&[(cup, 1)]).await;
+        admin.ended(purchase).await;
+        let mut operator = Visitor::at(&process.run.admin);
+        operator.log_in("/console", "admin@example.com").await;
+        let answer = operator.get(&format!("/console/sagas/{purchase}")).await;
+        headers_are_strict(&answer);
+        let page = text(&answer);
+        let id = page.split("<code>").nth(1).and_then(|rest| rest.split('<').next()).unwrap_or_default();
+        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{page}");
+        let link = format!("<a id=\"trace\" href=\"http://localhost:16686/trace/{id}?from=saga\" rel=\"noreferrer\">");
+        assert_eq!(page.contains(&link), !address.is_empty(), "{page}");
+        assert_eq!(page.contains("href=\"http"), !address.is_empty(), "{page}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,6 +106,46 @@ async fn steps_that_answer_retry_and_unknown_at_a_rate_only_take_longer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_and_whose_answer_was_lost_is_done_once_however_often_it_is_asked_for() {
+    let lab = Lab::open().await;
+    let (mary, cup) = (lab.0.customer("mary").await, lab.0.product(10, 5).await);
+    lab.fail(json!({ "steps": { "create-order": { "lost_rate": 1.0 } } })).await;
+    let id = mary.buy(&[(cup, 2)]).await;
+    let lost = |saga: &Value| saga["history"].to_string().matches("the answer was lost").count();
+    eventually("nobody knows, three times over", || async {
+        let saga = lab.desk().get(&format!("/admin/sagas/{id}")).await.ok()?;
+        (lost(&saga) >= 3).then_some(())
+    })
+    .await;
+    // Yet it was done: the order is there, the stock is taken, once.
+    assert_eq!(mary.get(&format!("/api/v1/orders/{id}")).await.status, 200);
+    assert_eq!(lab.0.inventory(cup).await, 3);
+    lab.heal().await;
+    // The same command again: its participant says what it said the first time.
+    assert_eq!(mary.ended(id).await["status"], "COMPLETED");
+    assert_eq!(lab.0.inventory(cup).await, 3);
+    // Taken back, too: what nobody knows of is undone once.
+    lab.fail(json!({ "gateway": { "decline_rate": 1.0 }, "steps": {
+        "update-product-inventory": { "lost_rate": 0.5 },
+        "create-order": { "lost_rate": 0.5, "op": "do" },
+    } }))
+    .await;
+    let declined = mary.buy(&[(cup, 3)]).await;
+    let ended = eventually("it has ended or waits for a human", || async {
+        let saga = lab.desk().get(&format!("/admin/sagas/{declined}")).await.ok()?;
+        matches!(saga["status"].as_str(), Some("COMPENSATED" | "COMPENSATION_STUCK")).then_some(saga)
+    })
+    .await;
+    lab.heal().await;
+    if ended["status"] != "COMPENSATED" {
+        lab.retried(declined).await;
+    }
+    assert_eq!(mary.ended(declined).await["status"], "COMPENSATED");
+    assert_eq!(lab.0.inventory(cup).await, 3);
+    lab.0.books(1, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_payment_of_which_nobody_knows_is_stuck_and_goes_on_when_it_is_retried() {
     let lab = Lab::open().await;
     let (mary, cup) = (lab.0.customer("mary").await, lab.0.product(10, 5).await);
@@ -189,7 +229,10 @@ async fn an_operator_switches_failures_from_a_terminal_where_they_are_enabled() 
     let rule = "confirm-order=retry:0.5,do";
     let set = json(&["failures", "set", "--decline", "0.25", "--latency", "1s", "--step", rule, "--stop", "payment"]);
     assert_eq!(set["gateway"], json!({ "decline_rate": 0.25, "latency_ms": 1000 }));
-    assert_eq!(set["steps"]["confirm-order"], json!({ "unknown_rate": 0.0, "retry_rate": 0.5, "op": "do" }));
+    assert_eq!(
+        set["steps"]["confirm-order"],
+        json!({ "unknown_rate": 0.0, "retry_rate": 0.5, "lost_rate": 0.0, "op": "do" })
+    );
     assert_eq!(set["choices"]["participants"], json!(["order", "payment", "product"]));
     assert_eq!(json(&["failures", "show"]), set);
     let wrong = run(data, &["failures", "set", "--stop", "weather"]);

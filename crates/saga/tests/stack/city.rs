@@ -23,9 +23,11 @@ use crate::town::{PATIENCE, Person, eventually};
 pub const TOKEN: &str = "the operators' token";
 
 /// Ports of one city: the edge's three, then three a process.
-const PORTS: u16 = 100;
+const PORTS: u16 = 110;
 /// Replicas of a service, at most.
 const MOST: usize = 5;
+/// Processes of the pages that the edge looks for. Tests of them start them.
+pub const PAGES: usize = 2;
 
 /// A request that each service answers, though not with what one wants.
 const PROBES: [&str; 5] =
@@ -149,6 +151,8 @@ impl City {
             .env("SAGA_NODE", node(role, replica).to_string())
             .env("SAGA_PEERS__ACCOUNT", &internal)
             .env("SAGA_PEERS__PRODUCT", &internal)
+            .env("SAGA_CONSOLE__SHOP_URL", &internal)
+            .env("SAGA_CONSOLE__ADMIN_URL", self.admin("orchestrator", 0))
             .stdout(Stdio::null())
             .stderr(log);
         command
@@ -164,11 +168,11 @@ impl City {
         table.limits.client = None;
         table.timeouts.check_ms = 200;
         let mut replicas = Replicas::default();
-        for role in ALL {
-            for replica in 0..self.replicas {
-                let port = self.port(role, replica);
-                replicas.add(&format!("{role}=127.0.0.1:{port}/127.0.0.1:{}", port + 1)).unwrap();
-            }
+        let pages = (0..PAGES).map(|replica| (ServiceRole::Console, replica));
+        let services = ALL.into_iter().flat_map(|role| (0..self.replicas).map(move |replica| (role, replica)));
+        for (role, replica) in services.chain(pages) {
+            let port = self.port(role, replica);
+            replicas.add(&format!("{role}=127.0.0.1:{port}/127.0.0.1:{}", port + 1)).unwrap();
         }
         let [web, internal, dashboard] = [0, 1, 2].map(|n| format!("127.0.0.1:{}", self.base() + n));
         let files = edge::generate(&table, &Layout { web, internal, dashboard, replicas }).unwrap();
@@ -323,12 +327,12 @@ impl Drop for City {
 }
 
 fn role_of(name: &str) -> ServiceRole {
-    ALL.into_iter().find(|one| one.as_str() == name).unwrap()
+    ALL.into_iter().chain([ServiceRole::Console]).find(|one| one.as_str() == name).unwrap()
 }
 
 /// Unlike every other process's.
 fn node(role: ServiceRole, replica: usize) -> usize {
-    ALL.iter().position(|one| *one == role).unwrap() * MOST + replica
+    ALL.iter().position(|one| *one == role).unwrap_or(ALL.len()) * MOST + replica
 }
 
 fn end(mut child: Child, what: &str) -> Option<i32> {

@@ -28,6 +28,7 @@ mod internal;
 mod messages;
 mod metrics;
 mod network;
+mod pages;
 #[path = "../e2e/purchases.rs"]
 mod purchases;
 #[path = "../e2e/regressions.rs"]
@@ -42,3 +43,5 @@ mod servers;
 #[path = "../e2e/town.rs"]
 mod town;
 mod traffic;
+#[path = "../e2e/console/visitor.rs"]
+mod visitor;

@@ -2,6 +2,7 @@
 //! protocol is a few JSON calls; a client crate for it would bring a second HTTP stack along.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -31,6 +32,10 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub const TAB: &str = "\u{e004}";
 pub const ENTER: &str = "\u{e007}";
 
+/// Starts the driver in a group of processes of its own, and ends the whole group as soon as nobody holds the other end of
+/// the input: chromedriver leaves its Chromium behind, and a test that is killed has no last word.
+const DRIVER: &str = "chromedriver --port=0 </dev/null & exec >&-; read -r _; kill -KILL 0";
+
 pub struct Browser {
     driver: Child,
     endpoint: Endpoint,
@@ -40,14 +45,18 @@ pub struct Browser {
 
 impl Browser {
     pub async fn open() -> Self {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
+        let mut driver = Command::new("sh")
+            .args(["-c", DRIVER])
+            .process_group(0)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .expect("chromedriver is there: `./test tools` installs chromium and chromium-driver");
+            .unwrap();
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let line = lines.find(|line| line.contains("successfully on port ")).expect("chromedriver starts");
+        let line = lines
+            .find(|line| line.contains("successfully on port "))
+            .expect("chromedriver is there: `./test tools` installs chromium and chromium-driver");
         let port = line.rsplit("port ").next().unwrap().trim_end_matches('.').to_owned();
         // What it says later is read, so that it never waits for a reader.
         std::thread::spawn(move || lines.for_each(drop));
@@ -64,6 +73,23 @@ impl Browser {
         let session = browser.ask(Method::POST, "/session", wanted).await;
         browser.session = session["sessionId"].as_str().unwrap().to_owned();
         browser
+    }
+
+    /// The processes of this browser that live.
+    pub fn processes(group: u32) -> usize {
+        let stat = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("stat")).ok();
+        let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| stat(entry.ok()?));
+        // After the name, in brackets: state, parent, group.
+        let in_group = |stat: &String| {
+            let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+            fields[0] != "Z" && fields[2] == group.to_string()
+        };
+        all.filter(in_group).count()
+    }
+
+    /// The group that all of them are in.
+    pub fn group(&self) -> u32 {
+        self.driver.id()
     }
 
     async fn ask(&self, method: Method, path: &str, body: Value) -> Value {
@@ -181,9 +207,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Its own Chromium ends with it.
-        let pid = self.driver.id().to_string();
-        _ = Command::new("kill").args(["-TERM", &pid]).status();
+        drop(self.driver.stdin.take());
         _ = self.driver.wait();
     }
 }
