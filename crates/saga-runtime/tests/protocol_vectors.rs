@@ -44,6 +44,7 @@ fn written(topic: &Name, inbound: &Inbound) -> Message {
         Inbound::Command(command) => wire::command_message(topic, command),
         Inbound::Reply(reply) => wire::reply_message(topic, reply),
         Inbound::Result { definition, event } => wire::result_message(topic, definition, event),
+        Inbound::Forget(mark) => wire::forget_message(topic, mark),
     }
 }
 
@@ -107,7 +108,7 @@ fn the_barrier_answers_every_series_as_the_page_says() {
                 reply_to: "reply".into(),
             };
             let mut called = false;
-            let outcome = barrier::run(&[command], rows.clone(), |_| {
+            let outcome = barrier::run(&[command], rows.clone(), &saga_runtime::Marks::default(), |_| {
                 called = true;
                 wire::outcome_from_json(line["effect"].to_string().as_bytes())
             });
