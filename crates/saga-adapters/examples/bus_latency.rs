@@ -29,7 +29,8 @@ async fn main() {
     let (mut acknowledged, mut received) = (Vec::new(), Vec::new());
     for number in 0..500_u32 {
         let key = number.to_string();
-        let message = Message { topic: topic.clone(), key: key.clone().into(), headers: vec![], payload: key.into() };
+        let message =
+            Message { topic: topic.clone(), key: key.clone().into(), headers: vec![].into(), payload: key.into() };
         let began = Instant::now();
         let (sent, arrived) = tokio::join!(bus.publish(vec![message]), subscription.next(10));
         sent.unwrap();

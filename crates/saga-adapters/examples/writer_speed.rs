@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use saga_adapters::sqlite::participant::{BARRIER_SQL, transact};
+use saga_adapters::sqlite::participant::{BARRIER_SQL, WATERMARK_SQL, transact};
 use saga_adapters::sqlite::saga_store::{self, SqliteSagaStore};
 use saga_adapters::sqlite::{Db, Durability, Options, Schema};
 use saga_core::protocol::{Command, Outcome};
@@ -14,7 +14,10 @@ use saga_core::{Event, Json, Op, SagaKey, Status};
 use saga_runtime::store::{SagaRow, SagaStore as _, Transition, Written};
 
 const ITEMS: &str = "create table item (id integer primary key, a integer not null, b text not null) strict;";
-const SCHEMA: Schema = Schema { name: "speed", migrations: &[("V1__barrier", BARRIER_SQL), ("V2__item", ITEMS)] };
+const SCHEMA: Schema = Schema {
+    name: "speed",
+    migrations: &[("V1__barrier", BARRIER_SQL), ("V2__item", ITEMS), ("V3__watermark", WATERMARK_SQL)],
+};
 
 const FOR: Duration = Duration::from_secs(5);
 

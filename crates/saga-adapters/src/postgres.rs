@@ -22,6 +22,7 @@ pub mod audit_log;
 pub mod dead_letters;
 pub mod participant;
 pub mod saga_store;
+pub mod watermark;
 
 pub use connect::{ConnectError, ConnectReason};
 pub use error::PgError;

@@ -22,6 +22,7 @@ pub mod backup;
 pub mod dead_letters;
 pub mod participant;
 pub mod saga_store;
+pub mod watermark;
 
 pub use db::Db;
 pub use error::SqlError;

@@ -4,17 +4,21 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use saga_adapters::sqlite::participant::{BARRIER_SQL, transact};
+use saga_adapters::sqlite::participant::{BARRIER_SQL, WATERMARK_SQL, settled, transact};
 use saga_adapters::sqlite::rusqlite::Connection;
+use saga_adapters::sqlite::watermark::SqliteWatermarks;
 use saga_adapters::sqlite::{Db, Durability, Options, Schema, SqlError};
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Json, Op, SagaKey};
 use saga_runtime::StoreError;
+use saga_runtime::retention::{Watermark, Watermarks as _};
 use tempfile::TempDir;
 
 const EFFECTS: &str = "create table effect (saga_id integer not null, step text not null, op text not null) strict;";
-const SCHEMA: Schema =
-    Schema { name: "participant", migrations: &[("V1__barrier", BARRIER_SQL), ("V2__effect", EFFECTS)] };
+const SCHEMA: Schema = Schema {
+    name: "participant",
+    migrations: &[("V1__barrier", BARRIER_SQL), ("V2__effect", EFFECTS), ("V3__watermark", WATERMARK_SQL)],
+};
 
 fn open() -> (Db, TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -132,4 +136,23 @@ proptest! {
             assert_eq!(count(&db, undone_alone).await, 0);
         });
     }
+}
+
+#[tokio::test]
+async fn what_is_forgotten_has_no_effect_and_no_answer_whether_its_rows_are_still_there_or_not() {
+    let (db, _folder) = open();
+    let batch = vec![command(1, Op::Do), command(2, Op::Do), command(4, Op::Do)];
+    deliver(&db, batch.clone()).await.unwrap();
+    let marks = SqliteWatermarks::of_barrier(db.clone());
+    let mark = Watermark { definition: "purchase".into(), up_to: 3 };
+    assert_eq!(marks.raise(mark.clone()).await.unwrap(), Some(3));
+    assert_eq!(deliver(&db, batch.clone()).await.unwrap().len(), 3, "answers that are still there are given");
+    assert!(deliver(&db, vec![command(3, Op::Do), command(3, Op::Undo)]).await.unwrap().is_empty());
+    while marks.remove(mark.clone(), 1).await.unwrap().more {}
+    assert_eq!(count(&db, "barrier").await, 1);
+    let answers = deliver(&db, batch.clone()).await.unwrap();
+    assert_eq!(answers.iter().map(|reply| reply.saga.id).collect::<Vec<_>>(), [4]);
+    assert_eq!((count(&db, "effect").await, count(&db, "barrier").await), (3, 1));
+    let settled = db.read(move |conn| settled(conn, &[command(1, Op::Do), command(5, Op::Do)])).await.unwrap();
+    assert_eq!(settled, [true, false]);
 }

@@ -32,7 +32,12 @@ fn new_bus(capacity: usize) -> (InProcBus, Arc<Letters>) {
 }
 
 fn message(topic: &str, number: u64) -> Message {
-    Message { topic: topic.into(), key: number.to_string().into(), headers: vec![], payload: number.to_string().into() }
+    Message {
+        topic: topic.into(),
+        key: number.to_string().into(),
+        headers: vec![].into(),
+        payload: number.to_string().into(),
+    }
 }
 
 mod the_bus {

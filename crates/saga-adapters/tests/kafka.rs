@@ -35,7 +35,7 @@ async fn with_topics(partitions: u32) -> (KafkaBus, [Name; 2]) {
 
 fn message(topic: &Name, key: u64, payload: &str) -> Message {
     let payload = Bytes::copy_from_slice(payload.as_bytes());
-    Message { topic: topic.clone(), key: key.to_string().into(), headers: vec![], payload }
+    Message { topic: topic.clone(), key: key.to_string().into(), headers: vec![].into(), payload }
 }
 
 mod the_bus {

@@ -4,15 +4,19 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use saga_adapters::postgres::participant::{BARRIER_SQL, Effects, transact};
+use saga_adapters::postgres::participant::{BARRIER_SQL, Effects, WATERMARK_SQL, settled, transact};
+use saga_adapters::postgres::watermark::PgWatermarks;
 use saga_adapters::postgres::{Options, Pg, PgError, Query, Row, Schema, bigs};
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Json, Op, SagaKey};
 use saga_runtime::StoreError;
+use saga_runtime::retention::{Watermark, Watermarks as _};
 
 const EFFECTS: &str = "create table effect (saga_id bigint not null, step text not null, op text not null);";
-const SCHEMA: Schema =
-    Schema { name: "participant", migrations: &[("V1__barrier", BARRIER_SQL), ("V2__effect", EFFECTS)] };
+const SCHEMA: Schema = Schema {
+    name: "participant",
+    migrations: &[("V1__barrier", BARRIER_SQL), ("V2__effect", EFFECTS), ("V3__watermark", WATERMARK_SQL)],
+};
 
 async fn open() -> Pg {
     Pg::connect(&Options::new(testkit::postgres::database()), &SCHEMA).await.unwrap()
@@ -172,4 +176,54 @@ proptest! {
             assert_eq!(count(&pg, undone_alone).await, 0);
         });
     }
+}
+
+#[tokio::test]
+async fn what_is_forgotten_has_no_effect_and_no_answer_whether_its_rows_are_still_there_or_not() {
+    let pg = open().await;
+    let batch = vec![command(1, Op::Do), command(2, Op::Do), command(4, Op::Do)];
+    deliver(&pg, &batch).await.unwrap();
+    let marks = PgWatermarks::of_barrier(pg.clone());
+    let mark = Watermark { definition: "purchase".into(), up_to: 3 };
+    assert_eq!(marks.raise(mark.clone()).await.unwrap(), Some(3));
+    assert_eq!(deliver(&pg, &batch).await.unwrap().len(), 3, "answers that are still there are given");
+    assert!(deliver(&pg, &[command(3, Op::Do), command(3, Op::Undo)]).await.unwrap().is_empty());
+    while marks.remove(mark.clone(), 1).await.unwrap().more {}
+    assert_eq!(count(&pg, "barrier").await, 1);
+    let answers = deliver(&pg, &batch).await.unwrap();
+    assert_eq!(answers.iter().map(|reply| reply.saga.id).collect::<Vec<_>>(), [4]);
+    assert_eq!((count(&pg, "effect").await, count(&pg, "barrier").await), (3, 1));
+    assert_eq!(settled(&pg, &[command(1, Op::Do), command(5, Op::Do)]).await.unwrap(), [true, false]);
+}
+
+/// Raises the watermark between the look at it and the write.
+#[derive(Default)]
+struct Overtaken(Counted);
+
+impl Effects for Overtaken {
+    fn load(&mut self, _: &[Command]) -> Vec<Query<'static>> {
+        vec![Query::new("insert into watermark (definition, up_to) values ('purchase', 7) on conflict do nothing")]
+    }
+
+    fn loaded(&mut self, _: Vec<Vec<Row>>) -> Result<(), PgError> {
+        Ok(())
+    }
+
+    fn effect(&mut self, command: &Command) -> Result<Outcome, PgError> {
+        self.0.effect(command)
+    }
+
+    fn store(self) -> Result<Vec<Query<'static>>, PgError> {
+        self.0.store()
+    }
+}
+
+#[tokio::test]
+async fn a_watermark_that_rises_before_the_write_takes_the_whole_transaction_back() {
+    let pg = open().await;
+    let raced = transact(&pg, &[command(7, Op::Do)], Overtaken::default(), 1000).await.map_err(StoreError::from);
+    assert!(matches!(raced, Err(StoreError::Transient(_))), "{raced:?}");
+    assert_eq!((count(&pg, "effect").await, count(&pg, "barrier").await), (0, 0));
+    let above = transact(&pg, &[command(8, Op::Do)], Overtaken::default(), 1000).await.unwrap();
+    assert_eq!((above.len(), count(&pg, "effect").await), (1, 1));
 }

@@ -16,6 +16,8 @@ use std::collections::HashMap;
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Name, Op, SagaKey};
 
+use crate::retention::Marks;
+
 /// The code with which a do is refused that arrives after its undo.
 pub const UNDONE_BEFORE_DO: &str = "undone_before_do";
 
@@ -36,6 +38,11 @@ impl BarrierKey {
         Self { saga: command.saga.clone(), step: command.step.clone(), op: command.op }
     }
 
+    /// The identity of the command that `reply` answers.
+    pub fn answered_by(reply: &Reply) -> Self {
+        Self { saga: reply.saga.clone(), step: reply.step.clone(), op: reply.op }
+    }
+
     fn with(&self, op: Op) -> Self {
         Self { op, ..self.clone() }
     }
@@ -53,7 +60,7 @@ pub struct BarrierRow {
 /// What a batch came to.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Barrier {
-    /// One per command, in the batch's order.
+    /// One per command, in the batch's order; none for what is forgotten.
     pub replies: Vec<Reply>,
     /// To be inserted in the effects' transaction.
     pub new_rows: Vec<BarrierRow>,
@@ -81,12 +88,15 @@ pub fn keys_of(batch: &[Command]) -> Vec<BarrierKey> {
 /// Runs a batch in order against the rows that exist. `effect` is called at most once per identity.
 ///
 /// A final outcome becomes a row; `Retry` and `Unknown` are answered but not stored, so the next sending tries again.
+/// A command without a row whose saga `forgotten` covers has been answered long ago: it has no effect, no row and no
+/// reply. `forgotten` must be read after the rows, or with them: what is removed is covered before.
 ///
 /// # Errors
 /// The first error of `effect`: the transaction must be rolled back as a whole.
 pub fn run<E>(
     batch: &[Command],
     existing: Vec<BarrierRow>,
+    forgotten: &Marks,
     mut effect: impl FnMut(&Command) -> Result<Outcome, E>,
 ) -> Result<Barrier, E> {
     let mut known: HashMap<BarrierKey, Outcome> = existing.into_iter().map(|row| (row.key, row.outcome)).collect();
@@ -95,6 +105,7 @@ pub fn run<E>(
         let key = BarrierKey::of(command);
         let outcome = match known.get(&key) {
             Some(stored) => stored.clone(),
+            None if forgotten.covers(&key.saga) => continue,
             None => {
                 let outcome = if command.op == Op::Undo && !known.contains_key(&key.with(Op::Do)) {
                     let blocked = Outcome::refused(UNDONE_BEFORE_DO, "the step was undone before it ran");
@@ -147,7 +158,7 @@ mod tests {
     fn deliver(batches: &[Vec<Command>], outcome: &Outcome) -> (Vec<Reply>, Vec<(u64, Op)>) {
         let (mut rows, mut replies, mut effects) = (vec![], vec![], vec![]);
         for batch in batches {
-            let out = run(batch, rows.clone(), |c| {
+            let out = run(batch, rows.clone(), &Marks::default(), |c| {
                 effects.push((c.saga.id, c.op));
                 Ok::<_, Infallible>(outcome.clone())
             })
@@ -191,6 +202,25 @@ mod tests {
         let retry = Outcome::Retry("busy".into());
         let (_, effects) = deliver(&[vec![command(1, Op::Do)], vec![command(1, Op::Do)]], &retry);
         assert_eq!(effects.len(), 2);
+    }
+
+    #[test]
+    fn what_is_forgotten_has_no_effect_and_no_answer_and_what_is_still_there_is_answered() {
+        let mark = crate::Watermark { definition: "purchase".into(), up_to: 2 };
+        let mut of_another = command(1, Op::Do);
+        of_another.saga = SagaKey::new("refund", 1);
+        let batch = [command(1, Op::Do), command(2, Op::Undo), command(2, Op::Do), command(3, Op::Do), of_another];
+        let there = BarrierRow { key: BarrierKey::of(&command(2, Op::Do)), outcome: Outcome::done() };
+        let mut effects = vec![];
+        let out = run(&batch, vec![there], &Marks::from_iter([mark]), |c| {
+            effects.push(c.saga.clone());
+            Ok::<_, Infallible>(Outcome::done())
+        })
+        .unwrap();
+        assert_eq!(effects, [SagaKey::new("purchase", 3), SagaKey::new("refund", 1)]);
+        let answered: Vec<_> = out.replies.iter().map(|r| (r.saga.id, r.op)).collect();
+        assert_eq!(answered, [(2, Op::Do), (3, Op::Do), (1, Op::Do)]);
+        assert_eq!(out.new_rows.len(), 2, "a forgotten undo blocks nothing");
     }
 
     #[test]

@@ -23,11 +23,17 @@ pub struct LoopOptions {
     pub pace: Duration,
     /// The first wait after a failure that time can heal; doubles up to a hundred times this.
     pub backoff: Duration,
+    /// How far apart looks at what is forgotten are. What one has found is removed in the next: by then no statement or
+    /// transaction is alive that began before, so this is longer than any may live; see [`crate::retention`].
+    pub sweep: Duration,
 }
+
+/// Of PostgreSQL's limits of ten seconds a statement, and between two, no transaction of ours has room for as many.
+const SWEEP: Duration = Duration::from_secs(120);
 
 impl Default for LoopOptions {
     fn default() -> Self {
-        Self { batch: 256, poison_after: 5, pace: Duration::ZERO, backoff: Duration::from_millis(50) }
+        Self { batch: 256, poison_after: 5, pace: Duration::ZERO, backoff: Duration::from_millis(50), sweep: SWEEP }
     }
 }
 

@@ -18,7 +18,9 @@ use saga_core::{Name, Op};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::barrier::BarrierKey;
 use crate::participant::Participant;
+use crate::retention::Watermarks;
 use crate::store::StoreError;
 
 /// What is to go wrong.
@@ -145,12 +147,19 @@ impl Participant for Failing {
         let asked = batch.iter().zip(&made_up).filter(|(_, made_up)| made_up.is_none());
         let asked: Vec<Command> = asked.map(|(command, _)| command.clone()).collect();
         let answered = if asked.is_empty() { Vec::new() } else { self.inner.handle(asked).await? };
-        let mut answered = answered.into_iter();
+        // What is forgotten has no reply.
+        let mut answered = answered.into_iter().peekable();
         let replies = batch.iter().zip(made_up).filter_map(|(command, made_up)| match made_up {
             Some(outcome) => Some(command.reply(outcome)),
-            None => answered.next().map(|reply| self.failures.lost(command, reply)),
+            None => answered
+                .next_if(|reply| BarrierKey::answered_by(reply) == BarrierKey::of(command))
+                .map(|reply| self.failures.lost(command, reply)),
         });
         Ok(replies.collect())
+    }
+
+    fn watermarks(&self) -> Option<Arc<dyn Watermarks>> {
+        self.inner.watermarks()
     }
 }
 

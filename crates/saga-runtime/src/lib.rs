@@ -17,6 +17,7 @@ pub mod orchestrator;
 pub mod pace;
 pub mod participant;
 pub mod read_through;
+pub mod retention;
 pub mod stats;
 pub mod store;
 pub mod trace;
@@ -30,5 +31,6 @@ pub use orchestrator::{
 };
 pub use participant::{LoopContext, Participant, run_participant};
 pub use read_through::{Loaded, ReadStats, ReadThrough};
+pub use retention::{Marks, Watermark, Watermarks};
 pub use stats::Stats;
 pub use store::StoreError;

@@ -9,6 +9,7 @@
 //! never forgotten, so no other course can be taken. One loop drives one partition; its epoch fences every loop that
 //! drove it before.
 
+mod forget;
 mod group;
 mod recovery;
 mod timers;
@@ -66,6 +67,16 @@ impl Definitions {
         let mut all: Vec<_> = self.0.values().flatten().cloned().collect();
         all.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
         all
+    }
+
+    /// The topics that commands of a definition's sagas go to, whichever version they have.
+    pub fn command_topics(&self, name: &Name) -> Vec<Name> {
+        let steps = self.0.get(name).into_iter().flatten().flat_map(|definition| &definition.steps);
+        let mut topics: Vec<Name> =
+            steps.flat_map(|step| [Some(&step.action), step.undo.as_ref()]).flatten().cloned().collect();
+        topics.sort();
+        topics.dedup();
+        topics
     }
 
     /// The topics that the orchestrator listens on: starts and replies.

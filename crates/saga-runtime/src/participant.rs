@@ -6,6 +6,7 @@
 
 mod traced;
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -15,11 +16,13 @@ use saga_core::protocol::{Command, Reply, Work};
 use saga_core::{Name, Op};
 use tokio_util::sync::CancellationToken;
 
+use crate::barrier::BarrierKey;
 use crate::bus::{Bus, Delivery, Message};
 use crate::clock::Clock;
 use crate::crash;
 use crate::delivery::{LoopOptions, Published, dead_letter, log_dead_letter, pause, publish_unless, subscribe};
 use crate::pace::Pace;
+use crate::retention::{Watermark, Watermarks, remove_forgotten};
 use crate::stats::{Group, Stats};
 use crate::store::StoreError;
 use crate::trace::Tracer;
@@ -36,11 +39,16 @@ pub trait Participant: Send + Sync + 'static {
     fn topics(&self) -> Vec<Name>;
 
     /// One batch, one transaction: barrier, effects and stored replies, all durable on return.
-    /// Answers one reply per command, in order.
+    /// Answers one reply per command, in order; none for what its watermarks cover and its barrier does not know.
     ///
     /// # Errors
     /// The whole transaction was rolled back (or, for `Transient`, its fate is unknown and the barrier will tell).
     async fn handle(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError>;
+
+    /// Where its watermarks are kept, beside its barrier. `None`: it keeps its barrier rows for ever, which is as safe.
+    fn watermarks(&self) -> Option<Arc<dyn Watermarks>> {
+        None
+    }
 }
 
 /// Shared participants are participants.
@@ -56,6 +64,10 @@ impl<P: Participant + ?Sized> Participant for Arc<P> {
 
     async fn handle(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         (**self).handle(batch).await
+    }
+
+    fn watermarks(&self) -> Option<Arc<dyn Watermarks>> {
+        (**self).watermarks()
     }
 }
 
@@ -76,8 +88,27 @@ pub struct LoopContext {
     pub tracer: Tracer,
 }
 
-/// Runs a participant until it is stopped. A unit of work in progress is finished first.
+/// Runs a participant until it is stopped, and removes what it may forget. A unit of work in progress is finished first.
 pub async fn run_participant(context: LoopContext, participant: Arc<dyn Participant>) {
+    let watermarks = participant.watermarks();
+    let removing = async {
+        if let Some(watermarks) = watermarks {
+            remove_forgotten(&context, watermarks).await;
+        }
+    };
+    let (mut removing, mut removes) = (std::pin::pin!(removing), true);
+    let mut working = std::pin::pin!(work(context.clone(), participant));
+    loop {
+        // The end of the work is the end of the removal, wherever it is: what it has not removed it will find again.
+        tokio::select! {
+            biased;
+            () = &mut working => return,
+            () = &mut removing, if removes => removes = false,
+        }
+    }
+}
+
+async fn work(context: LoopContext, participant: Arc<dyn Participant>) {
     let LoopContext { bus, clock, stop, options, .. } = &context;
     let (group, topics) = (participant.group(), participant.topics());
     let Some(mut subscription) = subscribe(&**bus, &**clock, group, &topics, stop, *options).await else { return };
@@ -190,6 +221,10 @@ async fn unit(
             Ok(Inbound::Cancel(_)) => Poison::Misplaced(wire::CANCEL),
             Ok(Inbound::Reply(_)) => Poison::Misplaced(wire::REPLY),
             Ok(Inbound::Result { .. }) => Poison::Misplaced(wire::RESULT),
+            Ok(Inbound::Forget(mark)) => {
+                forget(participant, mark).await;
+                continue;
+            }
             Err(poison) => poison,
         };
         answers.bury(context, counted, &delivery, &poison);
@@ -208,7 +243,7 @@ async fn unit(
             }
             for (delivery, command) in &commands {
                 match alone(context, participant, counted, command).await? {
-                    Ok(reply) => replies.push(reply),
+                    Ok(reply) => replies.extend(reply),
                     Err(poison) => answers.bury(context, counted, delivery, &poison),
                 }
             }
@@ -227,20 +262,40 @@ async fn unit(
     Some(answers)
 }
 
-/// One command until it is answered or has failed too often.
+/// A watermark rises. What cannot be written now is said again in the sender's next sweep.
+async fn forget(participant: &dyn Participant, mark: Watermark) {
+    let Some(watermarks) = participant.watermarks() else { return };
+    if let Err(error) = watermarks.raise(mark.clone()).await {
+        tracing::warn!(%error, group = participant.group(), ?mark, "a watermark could not be raised; it will be later");
+    }
+}
+
+/// How many commands of a batch have no reply because they are forgotten; `None`: some have none without a reason.
+async fn forgotten(
+    participant: &dyn Participant,
+    batch: &[Command],
+    replies: &[Reply],
+) -> Result<Option<usize>, StoreError> {
+    let Some(watermarks) = participant.watermarks() else { return Ok(None) };
+    // Watermarks only rise: what was covered when the batch was handled is covered now.
+    let marks = watermarks.marks().await?;
+    let answered: HashSet<BarrierKey> = replies.iter().map(BarrierKey::answered_by).collect();
+    let without: Vec<&Command> = batch.iter().filter(|c| !answered.contains(&BarrierKey::of(c))).collect();
+    let lawful = without.len() + replies.len() == batch.len() && without.iter().all(|c| marks.covers(&c.saga));
+    Ok(lawful.then_some(without.len()))
+}
+
+/// One command until it is answered, is found to be forgotten, or has failed too often.
 async fn alone(
     context: &LoopContext,
     participant: &dyn Participant,
     counted: &Group,
     command: &Command,
-) -> Option<Result<Reply, Poison>> {
+) -> Option<Result<Option<Reply>, Poison>> {
     let mut last = String::new();
     for _ in 0..context.options.poison_after {
         match attempt(context, participant, counted, vec![command.clone()]).await? {
-            Ok(replies) => match replies.into_iter().next() {
-                Some(reply) => return Some(Ok(reply)),
-                None => last = "the participant gave no reply".to_owned(),
-            },
+            Ok(replies) => return Some(Ok(replies.into_iter().next())),
             Err(detail) => last = detail,
         }
     }
@@ -268,11 +323,21 @@ async fn attempt(
         // The batch is one transaction: all of its commands took as long as it did.
         let work = Some(Work { began, ms: context.clock.now().saturating_sub(began) });
         crash::point(participant.group(), if undoes { "undo.committed" } else { "do.committed" });
+        let run = match run {
+            Ok(Ok(replies)) if replies.len() < batch.len() => {
+                let late = forgotten(participant, &batch, &replies).await;
+                context.stats.late_commands.add(late.as_ref().map_or(0, |late| late.unwrap_or(0) as u64));
+                Ok(late.map(|late| (late.unwrap_or(0), replies)))
+            }
+            other => other.map(|handled| handled.map(|replies| (0, replies))),
+        };
         match run {
-            Ok(Ok(replies)) if replies.len() == batch.len() => {
+            Ok(Ok((late, replies))) if replies.len() + late == batch.len() => {
                 return Some(Ok(replies.into_iter().map(|reply| Reply { work, ..reply }).collect()));
             }
-            Ok(Ok(replies)) => return Some(Err(format!("{} replies for {} commands", replies.len(), batch.len()))),
+            Ok(Ok((_, replies))) => {
+                return Some(Err(format!("{} replies for {} commands", replies.len(), batch.len())));
+            }
             Ok(Err(StoreError::Fault(detail))) => return Some(Err(detail)),
             Ok(Err(error @ (StoreError::Transient(_) | StoreError::Full(_)))) => {
                 tracing::warn!(%error, group = participant.group(), "a batch could not be written; trying again");

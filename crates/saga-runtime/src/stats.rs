@@ -61,6 +61,14 @@ stats! {
     duplicate_starts,
     /// Messages about sagas that do not exist.
     unknown_sagas,
+    /// Starts of sagas that have ended and were removed: ignored.
+    late_starts,
+    /// Commands for sagas that have ended and were removed: without effect or answer.
+    late_commands,
+    /// Sagas of the orchestrator, and barrier rows of participants, that were removed because they are forgotten.
+    removed,
+    /// Promises of a starter that a saga which has not ended keeps from being followed in full.
+    held_back,
     /// Compare-and-set that lost.
     conflicts,
     /// Commits refused because another owner had taken over.

@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use saga_core::{Event, Millis, Name, SagaKey, Status};
 use thiserror::Error;
 
+use crate::retention::Watermarks;
+
 /// Why a store could not. The three differ in who must act: nobody, an operator with a disk, a developer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StoreError {
@@ -180,9 +182,10 @@ pub struct InFlight {
     pub oldest_at: Millis,
 }
 
-/// The orchestrator's store.
+/// The orchestrator's store. What its watermarks cover and is not there is never written again: a `commit` of version 1
+/// of it is a [`Written::Conflict`], decided where the row would be written.
 #[async_trait]
-pub trait SagaStore: Send + Sync + 'static {
+pub trait SagaStore: Watermarks {
     /// Takes a partition over: counts its epoch up, durably. Every older owner's `commit` fails from here on.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::bus::{Header, Message};
+use crate::retention::Watermark;
 
 /// Asks to start a saga.
 pub const START: &str = "saga.start.v1";
@@ -24,6 +25,9 @@ pub const COMMAND: &str = "saga.command.v1";
 pub const REPLY: &str = "saga.reply.v1";
 /// A result event for customers.
 pub const RESULT: &str = "saga.result.v1";
+
+/// Says that sagas are forgotten, and will not be asked for again.
+pub const FORGET: &str = "saga.forget.v1";
 
 /// Ids above this are corrupted by clients whose numbers are doubles (RFC 8259 §6).
 pub const MAX_ID: u64 = (1 << 53) - 1;
@@ -91,6 +95,8 @@ pub enum Inbound {
         /// The event.
         event: ResultEvent,
     },
+    /// `saga.forget.v1`
+    Forget(Watermark),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -153,6 +159,11 @@ enum OutcomeKind {
     Refused,
     Retry,
     Unknown,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ForgetData {
+    up_to: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -265,6 +276,12 @@ pub fn result_message(topic: &Name, definition: &Name, event: &ResultEvent) -> M
     build(topic, RESULT, &saga, &subject, &[], to_json(event))
 }
 
+/// A record that says that sagas are forgotten.
+pub fn forget_message(topic: &Name, mark: &Watermark) -> Message {
+    let saga = SagaKey { definition: mark.definition.clone(), id: mark.up_to };
+    build(topic, FORGET, &saga, "forget", &[], to_json(&ForgetData { up_to: mark.up_to }))
+}
+
 /// Reads a record.
 ///
 /// # Errors
@@ -303,6 +320,14 @@ pub fn parse(message: &Message) -> Result<Inbound, Poison> {
                 return Err(bad_header(message, "saga_id"));
             }
             Ok(Inbound::Result { definition: saga.definition, event })
+        }
+        FORGET => {
+            let ForgetData { up_to } = payload(message, FORGET)?;
+            let SagaKey { definition, id } = saga_key(message)?;
+            if id != up_to {
+                return Err(bad_header(message, "saga_id"));
+            }
+            Ok(Inbound::Forget(Watermark { definition, up_to }))
         }
         other => Err(Poison::UnknownType(short(other))),
     }

@@ -27,7 +27,9 @@ fn blocks(kind: &str) -> Vec<(String, Value)> {
 
 fn message(block: &Value) -> Message {
     let text = |key: &str| block[key].as_str().unwrap_or_default();
-    let header = |(name, value): (&String, &Value)| (Name::new(name), Bytes::from(value.as_str().unwrap().to_owned()));
+    let header = |(name, value): (&String, &Value)| {
+        (std::borrow::Cow::Owned(name.to_owned()), Bytes::from(value.as_str().unwrap().to_owned()))
+    };
     Message {
         topic: text("topic").into(),
         key: Bytes::from(text("key").to_owned()),
@@ -44,6 +46,7 @@ fn written(topic: &Name, inbound: &Inbound) -> Message {
         Inbound::Command(command) => wire::command_message(topic, command),
         Inbound::Reply(reply) => wire::reply_message(topic, reply),
         Inbound::Result { definition, event } => wire::result_message(topic, definition, event),
+        Inbound::Forget(mark) => wire::forget_message(topic, mark),
     }
 }
 
@@ -107,7 +110,7 @@ fn the_barrier_answers_every_series_as_the_page_says() {
                 reply_to: "reply".into(),
             };
             let mut called = false;
-            let outcome = barrier::run(&[command], rows.clone(), |_| {
+            let outcome = barrier::run(&[command], rows.clone(), &saga_runtime::Marks::default(), |_| {
                 called = true;
                 wire::outcome_from_json(line["effect"].to_string().as_bytes())
             });

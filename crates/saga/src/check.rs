@@ -25,16 +25,22 @@ use crate::config::Config;
 pub fn check(config: &Config, wanted: Wanted) -> anyhow::Result<Report> {
     let shelf = read::Shelf::new(config)?;
     let books = shelf.books()?;
+    let forgotten = books.marks(&shelf)?;
     let mut report = Report::default();
     let mut younger = Vec::new();
     let (feeds, stock) = books.feeds();
     for dossier in Merge::new(feeds) {
-        let dossier = dossier.map_err(|error| anyhow!(error))?;
+        let mut dossier = dossier.map_err(|error| anyhow!(error))?;
+        dossier.forgotten = Some(dossier.id) <= forgotten.sagas;
+        dossier.answers_forgotten = Some(dossier.id) <= forgotten.answers;
         if rules::judge(&dossier, wanted, &mut report) {
             younger.push(dossier);
         }
     }
     stock.iter().for_each(|stock| rules::judge_stock(&stock, &mut report));
+    if forgotten.answers.is_some() {
+        rules::judge_marks(forgotten.answers, shelf.sagas()?.mark()?, &mut report);
+    }
     // Begun after the orchestrator was read? Then it has a saga by now.
     if !younger.is_empty() {
         let sagas = shelf.sagas()?;

@@ -74,11 +74,21 @@ pub struct Config {
 }
 
 /// What is not kept for ever.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
     /// Days that dead letters are kept; 0: for ever.
     pub dead_letter_days: u64,
+    /// Days that sagas are kept once their purchase has ended; 0: for ever.
+    pub saga_days: u64,
+    /// Seconds between two looks at what may be removed.
+    pub sweep_seconds: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { dead_letter_days: 0, saga_days: 0, sweep_seconds: 120 }
+    }
 }
 
 /// Failures on purpose, for teaching and for tests.

@@ -56,6 +56,18 @@ pub fn run(seed: u64, traced: bool) -> Report {
     within(async move { World::of_seed(seed, traced).live().await })
 }
 
+/// The same, with starters that promise, and with everything that was said coming again after all is forgotten.
+///
+/// # Panics
+/// When no runtime can be built.
+pub fn run_forgetful(seed: u64, traced: bool) -> Report {
+    within(async move {
+        let mut world = World::of_seed(seed, traced);
+        world.forgetful = true;
+        world.live().await
+    })
+}
+
 /// Runs a future on one thread whose clock stands still while anything can run.
 ///
 /// # Panics

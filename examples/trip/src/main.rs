@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use saga_adapters::inproc::InProcBus;
 use saga_adapters::sqlite::dead_letters::SqliteDeadLetters;
-use saga_adapters::sqlite::participant::{self, BARRIER_SQL};
+use saga_adapters::sqlite::participant::{self, BARRIER_SQL, WATERMARK_SQL};
 use saga_adapters::sqlite::{Db, Durability, Options, Schema, saga_store};
 use saga_core::protocol::{Command, Outcome, Reply, Start};
 use saga_core::{Definition, DefinitionError, Json, Name, Op, SagaKey};
@@ -113,7 +113,7 @@ async fn main() -> Result<(), Failure> {
         tracer: saga_runtime::trace::Tracer::default(),
     };
 
-    let desk_sql: &'static str = Box::leak(format!("{BARRIER_SQL}\n{BOOKINGS}").into_boxed_str());
+    let desk_sql: &'static str = Box::leak(format!("{BARRIER_SQL}\n{WATERMARK_SQL}\n{BOOKINGS}").into_boxed_str());
     let desks: [(&'static str, &[&str]); 3] = [
         ("hotel", &["book-hotel", "cancel-hotel"]),
         ("flight", &["book-flight", "cancel-flight"]),

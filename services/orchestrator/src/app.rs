@@ -152,6 +152,15 @@ impl Sagas {
         Ok(Some(Detail { history, saga }))
     }
 
+    /// Whether a saga that is not there is forgotten, and up to which id they are.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn forgotten(&self, key: &SagaKey) -> Result<Option<u64>, StoreError> {
+        let marks = self.store.marks().await?;
+        Ok(marks.of(&key.definition).filter(|_| marks.covers(key)))
+    }
+
     /// Applies a verb; answers the row after it.
     ///
     /// # Errors

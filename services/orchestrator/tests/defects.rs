@@ -48,7 +48,8 @@ async fn g03_a_record_without_headers_becomes_a_dead_letter_on_every_topic() {
     let world = shop().await;
     world.bring(1, "COMPLETED").await;
     for topic in ["parcel", "reply", "take", "give-back", "ship"] {
-        let bare = Message { topic: Name::new(topic), key: Bytes::new(), headers: Vec::new(), payload: Bytes::new() };
+        let bare =
+            Message { topic: Name::new(topic), key: Bytes::new(), headers: Vec::new().into(), payload: Bytes::new() };
         world.bus.publish(vec![bare]).await.unwrap();
         let letter = &letters(&world, topic, 1).await[0];
         assert!(letter["reason"].as_str().unwrap().contains("ce_type"), "{letter}");

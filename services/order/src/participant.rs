@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use contracts::topics;
 use saga_core::protocol::{Command, Reply};
 use saga_core::{Name, Op};
-use saga_runtime::{Clock, Participant, StoreError};
+use saga_runtime::{Clock, Participant, StoreError, Watermarks};
 
 use crate::stats::Stats;
 use crate::store::{STEPS, Store};
@@ -33,6 +33,10 @@ impl Participant for OrderParticipant {
 
     fn topics(&self) -> Vec<Name> {
         [topics::CREATE_ORDER, topics::ROLLBACK_ORDER, topics::CONFIRM_ORDER].map(Name::new).to_vec()
+    }
+
+    fn watermarks(&self) -> Option<Arc<dyn Watermarks>> {
+        Some(self.store.watermarks())
     }
 
     async fn handle(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {

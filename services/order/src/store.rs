@@ -3,16 +3,21 @@
 pub mod postgres;
 pub mod sqlite;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use saga_core::Millis;
 use saga_core::protocol::{Command, Reply};
-use saga_runtime::StoreError;
+use saga_runtime::{StoreError, Watermarks};
 
 use crate::domain::Order;
 
 /// Rows of the order service.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// Where its watermarks are, and what they allow to be removed.
+    fn watermarks(&self) -> Arc<dyn Watermarks>;
+
     /// Handles a batch of commands as one transaction: barrier, effects, replies.
     async fn handle(&self, batch: Vec<Command>, steps: Steps, now: Millis) -> Result<Vec<Reply>, StoreError>;
 

@@ -23,9 +23,9 @@ use futures_util::StreamExt as _;
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Name, Op, SagaKey};
 use saga_runtime::barrier::UNDONE_BEFORE_DO;
-use saga_runtime::{Clock, Participant, StoreError};
+use saga_runtime::{Clock, Participant, StoreError, Watermarks};
 
-use crate::domain::due;
+use crate::domain::{Status, due};
 use crate::gateway::{Charge, Charged, Gateway};
 use crate::stats::Stats;
 use crate::store::Store;
@@ -78,7 +78,10 @@ impl PaymentParticipant {
         let open = batch.iter().zip(&settled).filter(|(_, settled)| !**settled);
         let wanted: Vec<(u64, Charge)> = open.filter_map(|(command, _)| charge_of(command)).collect();
         let charged = self.charge_all(wanted.clone()).await;
-        let mut replies = self.store.charge(batch, charged, self.clock.now()).await?;
+        let mut replies = self.store.charge(batch.clone(), charged, self.clock.now()).await?;
+        if replies.len() < batch.len() {
+            self.give_back_the_forgotten(&batch, &settled, &replies).await?;
+        }
         for reply in &mut replies {
             let blocked = matches!(&reply.outcome, Outcome::Refused(r) if r.code == UNDONE_BEFORE_DO);
             if let Some(key) = asked.get(&reply.saga.id).filter(|_| blocked)
@@ -90,6 +93,29 @@ impl PaymentParticipant {
         }
         self.stats.captured(&wanted, &replies);
         Ok(replies)
+    }
+
+    /// Between our look and our transaction a saga ended and was forgotten: whoever slept so long may have charged what
+    /// was given back meanwhile. What stands as captured was charged once, under the same key.
+    async fn give_back_the_forgotten(
+        &self,
+        batch: &[Command],
+        settled: &[bool],
+        replies: &[Reply],
+    ) -> Result<(), StoreError> {
+        let unanswered = |c: &Command| !replies.iter().any(|reply| reply.saga == c.saga && reply.step == c.step);
+        let open = batch.iter().zip(settled).filter(|(command, settled)| !**settled && unanswered(command));
+        for (command, _) in open {
+            let Some((id, charge)) = charge_of(command) else { continue };
+            let customer_id = command.input.parse::<PurchaseInput>().map(|input| input.customer_id).unwrap_or_default();
+            let found = self.store.find(id, customer_id).await?;
+            if found.is_none_or(|payment| payment.status != Status::Captured)
+                && let Err(detail) = self.give_back(&charge.key).await
+            {
+                return Err(StoreError::Transient(format!("a charge could not be given back: {detail}")));
+            }
+        }
+        Ok(())
     }
 
     async fn undos(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
@@ -130,6 +156,10 @@ impl Participant for PaymentParticipant {
 
     fn topics(&self) -> Vec<Name> {
         [topics::CREATE_PAYMENT, topics::ROLLBACK_PAYMENT].map(Name::new).to_vec()
+    }
+
+    fn watermarks(&self) -> Option<Arc<dyn Watermarks>> {
+        Some(self.store.watermarks())
     }
 
     async fn handle(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {

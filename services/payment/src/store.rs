@@ -4,11 +4,12 @@ pub mod postgres;
 pub mod sqlite;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use saga_core::Millis;
 use saga_core::protocol::{Command, Reply};
-use saga_runtime::StoreError;
+use saga_runtime::{StoreError, Watermarks};
 
 use crate::domain::Payment;
 use crate::gateway::Charged;
@@ -16,6 +17,9 @@ use crate::gateway::Charged;
 /// Rows of the payment service.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// Where its watermarks are, and what they allow to be removed.
+    fn watermarks(&self) -> Arc<dyn Watermarks>;
+
     /// Which do commands, in the batch's order, have their final answer already: asked before the gateway is.
     async fn settled(&self, batch: Vec<Command>) -> Result<Vec<bool>, StoreError>;
 

@@ -7,14 +7,19 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use contracts::purchase::PaymentOutput;
-use desk::{ALICE, AMOUNT, Desk, Mood, code, command, input, pay, undo};
+use desk::{ALICE, AMOUNT, Bank, Desk, Mood, code, command, input, pay, undo};
+use payment::Gateway;
 use payment::audit::Status;
+use payment::gateway::{Charge, Charged};
 use proptest::prelude::*;
+use saga_adapters::sqlite::Db;
+use saga_adapters::sqlite::watermark::SqliteWatermarks;
 use saga_core::protocol::Outcome;
 use saga_core::{Json, Op};
-use saga_runtime::StoreError;
 use saga_runtime::barrier::UNDONE_BEFORE_DO;
+use saga_runtime::{Participant, StoreError, Watermark, Watermarks as _};
 use serde_json::json;
 
 #[tokio::test]
@@ -354,5 +359,47 @@ proptest! {
         ),
     ) {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(play(batches));
+    }
+}
+
+/// While it is asked, another replica does the work, the saga ends, and all of it is forgotten.
+struct WhileAsked {
+    bank: Arc<Bank>,
+    db: Db,
+    other: Option<Arc<dyn Participant>>,
+}
+
+#[async_trait]
+impl Gateway for WhileAsked {
+    async fn charge(&self, charge: Charge) -> Charged {
+        let answer = self.bank.charge(charge).await;
+        if let Some(other) = &self.other {
+            assert_eq!(other.handle(vec![pay(5)]).await.unwrap().len(), 1);
+        }
+        let marks = SqliteWatermarks::of_barrier(self.db.clone());
+        let mark = Watermark { definition: "purchase".into(), up_to: 5 };
+        marks.raise(mark.clone()).await.unwrap();
+        marks.remove(mark, 100).await.unwrap();
+        answer
+    }
+
+    async fn void(&self, key: &str) -> Result<(), String> {
+        self.bank.void(key).await
+    }
+}
+
+#[tokio::test]
+async fn what_is_forgotten_is_not_charged_and_a_charge_that_was_overtaken_is_given_back_unless_it_stands() {
+    for (other_works, stays) in [(false, 0), (true, AMOUNT)] {
+        let desk = Desk::open();
+        let other = other_works.then(|| desk.participant.clone());
+        let slow = desk.behind(Arc::new(WhileAsked { bank: desk.bank.clone(), db: desk.db.clone(), other }));
+        assert!(slow.handle(vec![pay(5)]).await.unwrap().is_empty(), "there is nobody to answer");
+        assert_eq!((desk.bank.balance(), desk.payments().await.len()), (stays, usize::from(other_works)));
+        let before = desk.bank.entry(5);
+        assert!(desk.handle(vec![pay(5), undo(5)]).await.is_empty());
+        let after = desk.bank.entry(5);
+        assert_eq!((after.asked, after.voids), (before.asked, before.voids), "the bank is not asked again");
+        assert_eq!(desk.bank.balance(), stays);
     }
 }

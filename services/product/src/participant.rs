@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use contracts::topics;
 use saga_core::Name;
 use saga_core::protocol::{Command, Reply};
-use saga_runtime::{Clock, Participant, StoreError};
+use saga_runtime::{Clock, Participant, StoreError, Watermarks};
 
 use crate::store::Store;
 
@@ -31,6 +31,10 @@ impl Participant for ProductParticipant {
 
     fn topics(&self) -> Vec<Name> {
         [topics::UPDATE_PRODUCT_INVENTORY, topics::ROLLBACK_PRODUCT_INVENTORY].map(Name::new).to_vec()
+    }
+
+    fn watermarks(&self) -> Option<Arc<dyn Watermarks>> {
+        Some(self.store.watermarks())
     }
 
     async fn handle(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {

@@ -3,10 +3,12 @@
 pub mod postgres;
 pub mod sqlite;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use saga_core::Millis;
 use saga_core::protocol::{Command, Reply};
-use saga_runtime::StoreError;
+use saga_runtime::{StoreError, Watermarks};
 
 use crate::domain::{Category, Product, ProductChange};
 
@@ -42,6 +44,9 @@ pub struct Listing {
 /// Rows of the product service. Every method is one transaction.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// Where its watermarks are, and what they allow to be removed.
+    fn watermarks(&self) -> Arc<dyn Watermarks>;
+
     /// Handles a batch of commands: barrier, stock, ledger, replies.
     async fn handle(&self, batch: Vec<Command>, now: Millis) -> Result<Vec<Reply>, StoreError>;
 

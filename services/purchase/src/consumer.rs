@@ -170,6 +170,7 @@ impl Consumer {
             Inbound::Cancel(_) => Err(Poison::Misplaced(wire::CANCEL)),
             Inbound::Command(_) => Err(Poison::Misplaced(wire::COMMAND)),
             Inbound::Reply(_) => Err(Poison::Misplaced(wire::REPLY)),
+            Inbound::Forget(_) => Err(Poison::Misplaced(wire::FORGET)),
         }
     }
 

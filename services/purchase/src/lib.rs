@@ -15,6 +15,7 @@ pub mod domain;
 pub mod http;
 pub mod live;
 pub mod outbound;
+pub mod promise;
 mod quotes;
 mod replica;
 pub mod results;
@@ -38,6 +39,7 @@ use tokio_util::task::TaskTracker;
 pub use app::{Catalogue, CatalogueError, Purchases};
 pub use domain::Quote;
 pub use outbound::Course;
+pub use promise::Forget;
 pub use stats::Stats;
 pub use store::postgres::{PG_SCHEMA, PgStore};
 pub use store::sqlite::{SCHEMA, SqliteStore};
@@ -46,6 +48,7 @@ use admission::{Admission, Limits};
 use consumer::Consumer;
 use live::Live;
 use outbound::Outbound;
+use promise::Promiser;
 use store::Store;
 use sweeper::{Asks, Pace, Sweeper};
 
@@ -144,6 +147,8 @@ pub struct Deps {
     pub pace: Duration,
     /// Where several share the work: this one's number, by which its ids are made.
     pub replica: Option<u16>,
+    /// Which sagas may be forgotten; `None`: none ever.
+    pub forget: Option<Forget>,
 }
 
 /// What the service is made of.
@@ -160,7 +165,7 @@ pub struct Service {
 /// # Errors
 /// When the store cannot say what is in flight.
 pub async fn build(config: &Config, deps: Deps) -> Result<Service, StoreError> {
-    let Deps { store, catalogue, bus, clock, tracer, ids, course, tasks, stop, pace, replica } = deps;
+    let Deps { store, catalogue, bus, clock, tracer, ids, course, tasks, stop, pace, replica, forget } = deps;
     let since = clock.now();
     // Whose purchases hold slots here after a restart: all, where there is only one to have accepted them.
     let in_flight = if replica.is_none() { store.count_in_flight().await? } else { 0 };
@@ -187,6 +192,17 @@ pub async fn build(config: &Config, deps: Deps) -> Result<Service, StoreError> {
     // Listening begins before the first question is asked, or its answer would be missed.
     if let Some(subscription) = consumer.subscribe().await {
         tasks.spawn(consumer.run(subscription));
+    }
+    if let Some(forget) = forget {
+        let promiser = Promiser {
+            store: Arc::clone(&store),
+            bus: Arc::clone(&bus),
+            clock: Arc::clone(&clock),
+            course: course.clone(),
+            stop: stop.clone(),
+            forget,
+        };
+        tasks.spawn(promiser.run());
     }
     let sweeper = Sweeper {
         store: Arc::clone(&store),

@@ -185,6 +185,15 @@ pub struct Idle {
     pub limit: u32,
 }
 
+/// How far the promise goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Promised {
+    /// Up to this purchase; 0: none.
+    pub up_to: u64,
+    /// Whether it may be raised further at once.
+    pub more: bool,
+}
+
 /// Purchases as rows.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -261,4 +270,17 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// See [`StoreError`].
     async fn forget_keys(&self, before: Millis, limit: u32) -> Result<bool, StoreError>;
+
+    /// Raises the promise, durably, over the next purchases, at most `limit` of them, that all ended before `before`:
+    /// no purchase is ever written at or below it again.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; it may have been raised.
+    async fn promise(&self, before: Millis, limit: u32) -> Result<Promised, StoreError>;
+
+    /// The lowest purchase that has not ended.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    async fn lowest_in_flight(&self) -> Result<Option<u64>, StoreError>;
 }

@@ -139,7 +139,7 @@ async fn m07_m10_poison_and_forged_results_become_dead_letters_and_the_others_go
     let mut other_definition = message(event);
     let mut headers = other_definition.headers.to_vec();
     for (name, value) in &mut headers {
-        if name.as_str() == "ce_source" {
+        if name == "ce_source" {
             *value = "refund".into();
         }
     }

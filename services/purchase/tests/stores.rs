@@ -6,7 +6,7 @@ use std::sync::Arc;
 use contracts::purchase::{PurchaseInput, PurchaseItem};
 use purchase::domain::Status;
 use purchase::results;
-use purchase::store::{Applied, Cancelled, Group, Idle, Keyed, NewPurchase, Placed, Store};
+use purchase::store::{Applied, Cancelled, Group, Idle, Keyed, NewPurchase, Placed, Promised, Store};
 use saga_adapters::postgres::{Options as PgOptions, Pg};
 use saga_adapters::sqlite::{Db, Options};
 use saga_core::protocol::{Refusal, ResultEvent, ResultStatus};
@@ -43,6 +43,7 @@ testkit::store_tests!(sqlite, postgres;
     a_cancel_is_noted_until_it_is_too_late,
     what_is_outstanding_is_found,
     keys_are_forgotten_and_purchases_stay,
+    only_what_ended_long_ago_is_promised_and_nothing_is_written_there_again,
 );
 
 const T: Millis = 1_700_000_000_000;
@@ -351,6 +352,32 @@ async fn keys_are_forgotten_and_purchases_stay(store: &Port) {
     assert!(!store.forget_keys(T + 8, 4).await.unwrap());
     assert_eq!(get(store, 1).await.amount, 24_460);
     assert_eq!(store.place(new(11, Some("key 1"))).await.unwrap(), Placed::New);
+}
+
+async fn only_what_ended_long_ago_is_promised_and_nothing_is_written_there_again(store: &Port) {
+    let promise = async |before: Millis| {
+        let Promised { up_to, more } = store.promise(before, 2).await.unwrap();
+        (up_to, more)
+    };
+    assert_eq!((promise(T).await, store.lowest_in_flight().await.unwrap()), ((0, false), None));
+    place(store, [10, 11, 12, 13, 14]).await;
+    let end = async |id: u64, at: Millis| apply(store, vec![group(id, 1..=4)], at).await;
+    for id in [10, 11, 12, 14] {
+        end(id, T + 100).await;
+    }
+    assert_eq!(store.lowest_in_flight().await.unwrap(), Some(13));
+    assert_eq!(promise(T + 100).await, (0, false), "not long enough ago");
+    assert_eq!(promise(T + 101).await, (11, true));
+    assert_eq!(promise(T + 101).await, (12, false), "13 has not ended");
+    assert_eq!(promise(T + 50).await, (12, false), "a promise stays");
+    end(13, T + 200).await;
+    assert_eq!(promise(T + 201).await, (14, true));
+    assert_eq!(promise(T + 201).await, (14, false));
+    for id in [5, 9] {
+        assert!(store.place(new(id, None)).await.is_err(), "{id} would never be started");
+    }
+    assert_eq!(store.place(new(15, None)).await.unwrap(), Placed::New);
+    assert_eq!(get(store, 10).await.amount, 24_460);
 }
 
 /// What `saga check` reads is the same on both.

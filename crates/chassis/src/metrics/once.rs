@@ -44,7 +44,7 @@ mod tests {
         let once = Once::default();
         assert!(once.is_first(7) && !once.is_first(7));
         // As the shop makes them: some in each millisecond, from several nodes.
-        let ids = (0..200_000_u64).map(|n| (1_000_000 + n / 5) << 12 | (n % 3) << 7 | n % 5);
+        let ids = (0..200_000_u64).map(|n| ((1_000_000 + n / 5) << 12) | ((n % 3) << 7) | (n % 5));
         let ids: Vec<u64> = ids.collect();
         for id in &ids {
             assert!(once.is_first(*id));

@@ -110,7 +110,14 @@ pub(super) fn classify(error: &tokio_postgres::Error) -> StoreError {
     };
     // Another replica answered the same commands between our look and our write: its answers are there now.
     let raced = server.code() == &SqlState::UNIQUE_VIOLATION && server.constraint() == Some("barrier_pkey");
-    if raced || may_heal(server.code()) { StoreError::Transient(detail) } else { worse(server.code(), detail) }
+    // A watermark rose between: it is found there now.
+    let forgotten = server.code() == &SqlState::NOT_NULL_VIOLATION
+        && (server.table(), server.column()) == (Some("barrier"), Some("outcome"));
+    if raced || forgotten || may_heal(server.code()) {
+        StoreError::Transient(detail)
+    } else {
+        worse(server.code(), detail)
+    }
 }
 
 /// Whether it was the way to the server; the client keeps its own kinds to itself.

@@ -19,17 +19,34 @@ use super::error::PgError;
 use super::pool::Pg;
 use super::query::{Columns as _, Query, bigs};
 use super::snapshot::Snapshot;
+use super::watermark;
 
 /// The table, for a participant's first migration (`services/X/migrations/postgres/V1__init.sql` has the same text).
 /// Keyed so that a saga's rows stand together and new sagas append: ids are time-ordered.
 pub const BARRIER_SQL: &str = include_str!("participant/barrier.sql");
 
+/// Beside it, for a later migration (`services/X/migrations/postgres/V2__watermark.sql` has the same text).
+pub const WATERMARK_SQL: &str = include_str!("participant/watermark.sql");
+
 const LOAD: &str = "select k.ord, b.outcome
     from unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) with ordinality as k (saga_id, definition, step, op, ord)
     cross join lateral (select outcome from barrier where saga_id = k.saga_id and definition = k.definition
         and step = k.step and op = k.op offset 0) as b";
+// A watermark that has risen since it was read: no outcome, which no row can be without. So the transaction fails, and
+// finds it when it runs again.
 const STORE: &str = "insert into barrier (saga_id, definition, step, op, outcome, at)
-    select k.*, $6::bigint from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[]) as k";
+    select k.saga_id, k.definition, k.step, k.op,
+        case when k.saga_id > coalesce((select up_to from watermark as w where w.definition = k.definition), -1)
+            then k.outcome end,
+        $6::bigint
+    from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])
+        as k (saga_id, definition, step, op, outcome)";
+// In one statement: what is removed is covered before.
+const SETTLED: &str = "select k.ord
+    from unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) with ordinality as k (saga_id, definition, step, op, ord)
+    where k.saga_id <= (select up_to from watermark as w where w.definition = k.definition)
+        or exists (select from barrier where saga_id = k.saga_id and definition = k.definition
+            and step = k.step and op = k.op)";
 
 /// What a batch of commands does to a participant's own rows. Works on what was loaded, in memory; writes it at the end.
 pub trait Effects: Send {
@@ -55,7 +72,8 @@ pub trait Effects: Send {
     fn store(self) -> Result<Vec<Query<'static>>, PgError>;
 }
 
-/// Handles a batch of commands: each has its effect at most once, each gets its answer, in the batch's order.
+/// Handles a batch of commands: each has its effect at most once, each gets its answer, in the batch's order. What is
+/// forgotten has no effect and gets none.
 /// Answers, effects and barrier rows are one transaction.
 ///
 /// # Errors
@@ -73,14 +91,16 @@ pub async fn transact(
         return Err(PgError::Fault(format!("no saga can have the id {}", command.saga.id)));
     }
     let keys = barrier::keys_of(batch);
-    let mut queries = vec![load(&keys)];
+    // The watermarks after the rows: what is removed is covered before.
+    let mut queries = vec![load(&keys), watermark::query()];
     queries.extend(effects.load(batch));
     let (tx, mut rows) = pg.begin(queries).await?;
-    let own = rows.split_off(1);
+    let own = rows.split_off(2);
+    let marks = rows.pop().unwrap_or_default();
     let answered = rows.pop().unwrap_or_default();
     let decided = existing(&keys, &answered).and_then(|existing| {
         effects.loaded(own)?;
-        let done = barrier::run(batch, existing, |command| effects.effect(command))?;
+        let done = barrier::run(batch, existing, &watermark::read(&marks)?, |command| effects.effect(command))?;
         Ok((done, effects.store()?))
     });
     let (done, mut writes) = match decided {
@@ -107,14 +127,14 @@ pub async fn transact(
     Ok(done.replies)
 }
 
-/// Which commands, in the batch's order, have their final answer at this moment.
+/// Which commands, in the batch's order, have their final answer at this moment, or are forgotten: they had one.
 ///
 /// # Errors
 /// The database's.
 pub async fn settled(pg: &Pg, batch: &[Command]) -> Result<Vec<bool>, PgError> {
     let keys: Vec<BarrierKey> = batch.iter().map(BarrierKey::of).collect();
     let mut settled = vec![false; keys.len()];
-    for row in &pg.read(load(&keys)).await? {
+    for row in &pg.read(by_keys(SETTLED, &keys)).await? {
         let at = usize::try_from(row.big(0)?).ok().and_then(|ord| ord.checked_sub(1));
         if let Some(answer) = at.and_then(|at| settled.get_mut(at)) {
             *answer = true;
@@ -140,8 +160,12 @@ pub async fn audit(at: &Snapshot, each: &mut (dyn FnMut(BarrierRow) + Send)) -> 
 }
 
 fn load(keys: &[BarrierKey]) -> Query<'static> {
+    by_keys(LOAD, keys)
+}
+
+fn by_keys(sql: &'static str, keys: &[BarrierKey]) -> Query<'static> {
     let [definitions, steps, ops] = names(keys.iter());
-    Query::new(LOAD).bind(bigs(keys.iter().map(|k| k.saga.id))).bind(definitions).bind(steps).bind(ops)
+    Query::new(sql).bind(bigs(keys.iter().map(|k| k.saga.id))).bind(definitions).bind(steps).bind(ops)
 }
 
 fn existing(keys: &[BarrierKey], rows: &[Row]) -> Result<Vec<BarrierRow>, PgError> {

@@ -12,11 +12,13 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use saga_core::{Event, Millis, Name, SagaKey, Status};
 use saga_runtime::StoreError;
+use saga_runtime::retention::{Marks, Removed, Watermark, Watermarks};
 use saga_runtime::store::{
     Awaited, CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
 };
 use tokio_postgres::Row;
 
+use super::watermark::PgWatermarks;
 use super::{Columns as _, Pg, PgError, Query, Schema, bigs};
 
 pub use audit::audit;
@@ -28,6 +30,7 @@ pub const SCHEMA: Schema = Schema {
         ("V1__init", include_str!("saga_store/migrations/V1__init.sql")),
         ("V2__dead_letters", include_str!("saga_store/migrations/V2__dead_letters.sql")),
         ("V3__desk", include_str!("saga_store/migrations/V3__desk.sql")),
+        ("V4__watermark", include_str!("saga_store/migrations/V4__watermark.sql")),
     ],
 };
 
@@ -146,6 +149,21 @@ impl SagaStore for PgSagaStore {
     async fn count_ended(&self) -> Result<Vec<SagaCount>, StoreError> {
         let rows = self.pg.read(Query::new(listing::COUNT_ENDED)).await?;
         Ok(rows.iter().map(listing::count).collect::<Result<_, PgError>>()?)
+    }
+}
+
+#[async_trait]
+impl Watermarks for PgSagaStore {
+    async fn raise(&self, mark: Watermark) -> Result<Option<u64>, StoreError> {
+        PgWatermarks::of_sagas(self.pg.clone()).raise(mark).await
+    }
+
+    async fn marks(&self) -> Result<Marks, StoreError> {
+        PgWatermarks::of_sagas(self.pg.clone()).marks().await
+    }
+
+    async fn remove(&self, mark: Watermark, limit: u32) -> Result<Removed, StoreError> {
+        PgWatermarks::of_sagas(self.pg.clone()).remove(mark, limit).await
     }
 }
 

@@ -9,15 +9,20 @@ use saga_runtime::barrier::{self, BarrierKey, BarrierRow};
 use saga_runtime::wire;
 
 use super::error::SqlError;
+use super::watermark;
 
 /// The table, for a participant's first migration (`services/X/migrations/V1__init.sql` has the same text).
 /// Keyed so that a saga's rows stand together and new sagas append: ids are time-ordered.
 pub const BARRIER_SQL: &str = include_str!("participant/barrier.sql");
 
+/// Beside it, for a later migration (`services/X/migrations/V2__watermark.sql` has the same text).
+pub const WATERMARK_SQL: &str = include_str!("participant/watermark.sql");
+
 const LOAD: &str = "select outcome from barrier where saga_id = ?1 and definition = ?2 and step = ?3 and op = ?4";
 const STORE: &str = "insert into barrier (saga_id, definition, step, op, outcome, at) values (?1, ?2, ?3, ?4, ?5, ?6)";
 
-/// Handles a batch of commands: each has its effect at most once, each gets its answer, in the batch's order.
+/// Handles a batch of commands: each has its effect at most once, each gets its answer, in the batch's order. What is
+/// forgotten has no effect and gets none.
 ///
 /// Runs inside a `Db::write` job: answers, effects and barrier rows are one transaction.
 ///
@@ -31,20 +36,23 @@ pub fn transact(
     now: Millis,
 ) -> Result<Vec<Reply>, SqlError> {
     let existing = load(conn, &barrier::keys_of(batch))?;
-    let done = barrier::run(batch, existing, |command| effect(conn, command))?;
+    let done = barrier::run(batch, existing, &watermark::marks(conn)?, |command| effect(conn, command))?;
     store(conn, &done.new_rows, now)?;
     Ok(done.replies)
 }
 
-/// Which commands, in the batch's order, have their final answer at this moment.
+/// Which commands, in the batch's order, have their final answer at this moment, or are forgotten: they had one.
 ///
 /// # Errors
 /// SQLite's.
 pub fn settled(conn: &Connection, batch: &[Command]) -> Result<Vec<bool>, SqlError> {
     let mut statement = conn.prepare_cached(LOAD)?;
-    let exists =
-        |c: &Command| statement.exists((c.saga.id, c.saga.definition.as_str(), c.step.as_str(), c.op.as_str()));
-    Ok(batch.iter().map(exists).collect::<Result<_, _>>()?)
+    let marks = watermark::marks(conn)?;
+    let exists = |c: &Command| {
+        let row = (c.saga.id, c.saga.definition.as_str(), c.step.as_str(), c.op.as_str());
+        Ok(marks.covers(&c.saga) || statement.exists(row)?)
+    };
+    batch.iter().map(exists).collect()
 }
 
 fn load(conn: &Connection, keys: &[BarrierKey]) -> Result<Vec<BarrierRow>, SqlError> {

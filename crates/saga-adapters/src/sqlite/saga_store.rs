@@ -10,10 +10,12 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use saga_core::{Event, Millis, Name, SagaKey, Status};
 use saga_runtime::StoreError;
+use saga_runtime::retention::{Marks, Removed, Watermark, Watermarks};
 use saga_runtime::store::{
     Awaited, CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
 };
 
+use super::watermark::SqliteWatermarks;
 use super::{Db, Durability, Schema, SqlError};
 
 pub use audit::{Audited, audit};
@@ -25,6 +27,7 @@ pub const SCHEMA: Schema = Schema {
         ("V1__init", include_str!("saga_store/migrations/V1__init.sql")),
         ("V2__drop_syncs", include_str!("saga_store/migrations/V2__drop_syncs.sql")),
         ("V3__desk", include_str!("saga_store/migrations/V3__desk.sql")),
+        ("V4__watermark", include_str!("saga_store/migrations/V4__watermark.sql")),
     ],
 };
 
@@ -93,6 +96,21 @@ impl SagaStore for SqliteSagaStore {
 
     async fn count_ended(&self) -> Result<Vec<SagaCount>, StoreError> {
         self.db.read(listing::count_ended).await
+    }
+}
+
+#[async_trait]
+impl Watermarks for SqliteSagaStore {
+    async fn raise(&self, mark: Watermark) -> Result<Option<u64>, StoreError> {
+        SqliteWatermarks::of_sagas(self.db.clone()).raise(mark).await
+    }
+
+    async fn marks(&self) -> Result<Marks, StoreError> {
+        SqliteWatermarks::of_sagas(self.db.clone()).marks().await
+    }
+
+    async fn remove(&self, mark: Watermark, limit: u32) -> Result<Removed, StoreError> {
+        SqliteWatermarks::of_sagas(self.db.clone()).remove(mark, limit).await
     }
 }
 

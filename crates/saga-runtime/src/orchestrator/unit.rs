@@ -13,6 +13,7 @@ use super::{GROUP, OperateError, Orchestrator, OrchestratorError, Request};
 use crate::bus::{Delivery, Message};
 use crate::crash;
 use crate::delivery::{dead_letter, log_dead_letter, pause, publish};
+use crate::retention::Watermark;
 use crate::store::{CommitError, SagaRow, StoreError, Transition, Written};
 use crate::trace::units::mark;
 use crate::trace::{TraceContext, id_in};
@@ -28,6 +29,8 @@ pub(super) struct Out {
     /// When the unit began: how long a command waits is measured from there.
     pub(super) now: Millis,
     pub(super) traced: Traced,
+    /// What starters promised never to ask for again.
+    pub(super) promises: Vec<Watermark>,
 }
 
 impl Out {
@@ -77,7 +80,7 @@ impl Orchestrator {
         due: Vec<SagaKey>,
     ) -> Result<bool, OrchestratorError> {
         let now = self.context.clock.now();
-        let mut out = Out { messages: Vec::new(), now, traced: self.traced(&deliveries) };
+        let mut out = Out { messages: Vec::new(), now, traced: self.traced(&deliveries), promises: Vec::new() };
         let mut items = self.items(deliveries, requests, &mut out);
         self.wake(due, &mut items, &mut out).await?;
         for _ in 0..CONFLICT_ROUNDS {
@@ -87,6 +90,7 @@ impl Orchestrator {
             let Some(again) = self.round(items, &mut out).await? else { return Ok(false) };
             items = again;
         }
+        self.forget(&mut out).await?;
         let published = self.publish(out.messages).await;
         self.record(out.traced).await;
         Ok(published)
@@ -102,19 +106,27 @@ impl Orchestrator {
         let mut items = Vec::with_capacity(deliveries.len() + requests.len());
         for delivery in deliveries {
             let parsed = wire::parse(&delivery.message).and_then(|inbound| match inbound {
-                Inbound::Start(Start { saga, .. }) if self.definitions.newest(&saga.definition).is_none() => {
-                    Err(Poison::BadHeader { name: "ce_source", value: saga.definition.to_string() })
+                Inbound::Start(Start { saga: SagaKey { definition, .. }, .. })
+                | Inbound::Forget(Watermark { definition, .. })
+                    if self.definitions.newest(&definition).is_none() =>
+                {
+                    Err(Poison::BadHeader { name: "ce_source", value: definition.to_string() })
                 }
-                Inbound::Start(Start { saga, input }) => Ok((saga, Input::Start(input))),
+                Inbound::Forget(mark) => {
+                    out.promises.push(mark);
+                    Ok(None)
+                }
+                Inbound::Start(Start { saga, input }) => Ok(Some((saga, Input::Start(input)))),
                 Inbound::Cancel(Cancel { saga, actor, reason }) => {
-                    Ok((saga, Input::Operator { verb: Verb::Cancel, actor, reason, version: None }))
+                    Ok(Some((saga, Input::Operator { verb: Verb::Cancel, actor, reason, version: None })))
                 }
-                Inbound::Reply(reply) => Ok((reply.saga.clone(), Input::Reply(reply))),
+                Inbound::Reply(reply) => Ok(Some((reply.saga.clone(), Input::Reply(reply)))),
                 Inbound::Command(_) => Err(Poison::Misplaced(wire::COMMAND)),
                 Inbound::Result { .. } => Err(Poison::Misplaced(wire::RESULT)),
             });
             match parsed {
-                Ok((key, input)) => items.push(Item { key, input, delivery: Some(delivery), answer: None }),
+                Ok(None) => {}
+                Ok(Some((key, input))) => items.push(Item { key, input, delivery: Some(delivery), answer: None }),
                 Err(poison) => out.messages.push(self.bury(&delivery, &poison)),
             }
         }
@@ -404,6 +416,11 @@ impl Orchestrator {
             }
         };
         for (key, history) in keys.iter().zip(&histories) {
+            if history.is_empty() {
+                // It could not be written, and it is not there: it has ended and was removed.
+                self.context.stats.late_starts.inc();
+                continue;
+            }
             let slices = || history.iter().map(Vec::as_slice);
             let (Ok(events), Ok(saga)) = (results(key, slices()), replay(key, slices())) else { continue };
             let Some(definition) = self.definitions.version(&key.definition, saga.definition_version) else { continue };

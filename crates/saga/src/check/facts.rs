@@ -111,6 +111,10 @@ pub struct Dossier {
     pub entries: BTreeMap<u64, (u32, u32)>,
     /// What the participants remember.
     pub effects: Vec<Effect>,
+    /// The orchestrator has forgotten it, or may: it must have ended.
+    pub forgotten: bool,
+    /// Participants may have forgotten their answers.
+    pub answers_forgotten: bool,
 }
 
 /// The product service's sums for one product.

@@ -9,11 +9,11 @@ use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use anyhow::Context as _;
 use contracts::purchase::PurchaseItem;
 use saga_adapters::postgres::saga_store as pg_sagas;
-use saga_adapters::postgres::{Options, Pg, PgError, Query, Snapshot, participant};
+use saga_adapters::postgres::{Options, Pg, PgError, Query, Snapshot, participant, watermark as pg_watermark};
 use saga_adapters::sqlite::rusqlite::{Connection, OptionalExtension as _};
-use saga_adapters::sqlite::{Schema, SqlError, open_read_only, saga_store};
-use saga_core::Op;
+use saga_adapters::sqlite::{Schema, SqlError, open_read_only, saga_store, watermark};
 use saga_core::protocol::Outcome;
+use saga_core::{Name, Op};
 use saga_runtime::wire;
 use tokio::runtime::{Handle, Runtime};
 
@@ -92,6 +92,14 @@ impl<'c> Shelf<'c> {
     }
 }
 
+/// Up to which purchase something is forgotten; see `saga_runtime::retention`.
+pub(super) struct Forgotten {
+    /// By the orchestrator.
+    pub(super) sagas: Option<u64>,
+    /// By any participant.
+    pub(super) answers: Option<u64>,
+}
+
 /// All books, each at its moment.
 pub(super) struct Books {
     orchestrator: Book,
@@ -105,6 +113,14 @@ pub(super) struct Books {
 }
 
 impl Books {
+    /// What is forgotten at the books' moments.
+    pub(super) fn marks(&self, shelf: &Shelf<'_>) -> anyhow::Result<Forgotten> {
+        let sagas = mark(&self.orchestrator, &shelf.runtime)?;
+        let answers = self.barriers.iter().map(|book| mark(book, &shelf.runtime));
+        let answers = answers.collect::<Result<Vec<_>, _>>()?.into_iter().max().flatten();
+        Ok(Forgotten { sagas, answers })
+    }
+
     /// Starts to read. Every product's sums arrive beside, before its book's last row.
     pub(super) fn feeds(self) -> (Vec<Feed>, Receiver<Stock>) {
         let (sums, stock) = channel();
@@ -162,6 +178,14 @@ impl Books {
         }));
         (feeds, stock)
     }
+}
+
+fn mark(book: &Book, runtime: &Runtime) -> anyhow::Result<Option<u64>> {
+    let marks = match book {
+        Book::File(conn) => watermark::marks(conn)?,
+        Book::Database(at, address) => runtime.block_on(pg_watermark::audit(at)).with_context(|| address.clone())?,
+    };
+    Ok(marks.of(&Name::new(contracts::purchase::DEFINITION)))
 }
 
 fn movement(row: product::audit::Movement, each: &mut Each<'_>) {
@@ -323,6 +347,11 @@ impl Iterator for Rows {
 pub(super) struct Sagas<'r>(Book, &'r Runtime);
 
 impl Sagas<'_> {
+    /// Up to which purchase saga they are forgotten.
+    pub(super) fn mark(&self) -> anyhow::Result<Option<u64>> {
+        mark(&self.0, self.1)
+    }
+
     /// Whether there is a purchase saga of this id.
     pub(super) fn has(&self, id: u64) -> anyhow::Result<bool> {
         match &self.0 {

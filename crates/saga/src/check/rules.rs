@@ -71,7 +71,42 @@ pub fn judge(dossier: &Dossier, wanted: Wanted, report: &mut Report) -> bool {
             }
             false
         }
+        None if dossier.forgotten => {
+            judge_forgotten(dossier, report);
+            false
+        }
         None => judge_without_saga(dossier, wanted, report),
+    }
+}
+
+/// Its saga has ended and was removed: what it led to must still fit together.
+fn judge_forgotten(dossier: &Dossier, report: &mut Report) {
+    let Some(purchase) = &dossier.purchase else {
+        if is_touched(dossier) {
+            judge_orphan(dossier, report);
+        }
+        return;
+    };
+    judge_numbers(dossier, purchase, report);
+    match Status::from_text(&purchase.status) {
+        Some(status @ Status::Completed) => {
+            report.completed += 1;
+            judge_money(dossier, purchase, status, report);
+            judge_completed(dossier, purchase, report);
+        }
+        Some(status @ Status::Compensated) => {
+            report.compensated += 1;
+            judge_money(dossier, purchase, status, report);
+            judge_compensated(dossier, report);
+        }
+        _ => report.violation(5, subject(dossier), format!("{}, and its saga is forgotten", purchase.status)),
+    }
+}
+
+/// No participant forgets what the orchestrator does not; `theirs` were read before `ours`.
+pub fn judge_marks(theirs: Option<u64>, ours: Option<u64>, report: &mut Report) {
+    if theirs > ours {
+        report.violation(6, "watermarks", format!("a participant forgets up to {theirs:?}, the orchestrator {ours:?}"));
     }
 }
 
@@ -79,12 +114,15 @@ fn subject(dossier: &Dossier) -> String {
     format!("purchase {}", dossier.id)
 }
 
-/// Accepted, and the orchestrator has not seen it yet; or an orphan.
-fn judge_without_saga(dossier: &Dossier, wanted: Wanted, report: &mut Report) -> bool {
-    let touched = dossier.order.is_some()
+fn is_touched(dossier: &Dossier) -> bool {
+    dossier.order.is_some()
         || dossier.payment.is_some()
         || !dossier.entries.is_empty()
-        || dossier.effects.iter().any(|effect| effect.definition == "purchase");
+        || dossier.effects.iter().any(|effect| effect.definition == "purchase")
+}
+
+/// Accepted, and the orchestrator has not seen it yet; or an orphan.
+fn judge_without_saga(dossier: &Dossier, wanted: Wanted, report: &mut Report) -> bool {
     match &dossier.purchase {
         Some(purchase) if !purchase.ended => {
             report.in_flight += 1;
@@ -95,7 +133,7 @@ fn judge_without_saga(dossier: &Dossier, wanted: Wanted, report: &mut Report) ->
             false
         }
         Some(_) => true,
-        None => touched,
+        None => is_touched(dossier),
     }
 }
 
@@ -165,6 +203,10 @@ fn judge_saga(dossier: &Dossier, saga: &Saga, history: &[Vec<Event>], wanted: Wa
         report.violation(4, subject(dossier), "a saga, and no purchase");
         return;
     };
+    if dossier.forgotten && (!saga.status.is_terminal() || !purchase.ended) {
+        let (theirs, ours) = (saga.status.as_str(), &purchase.status);
+        report.violation(5, subject(dossier), format!("forgotten, and the saga is {theirs}, the purchase {ours}"));
+    }
     judge_numbers(dossier, purchase, report);
     judge_results(dossier, purchase, saga, history, wanted, report);
     if !saga.status.is_terminal() {
@@ -174,7 +216,9 @@ fn judge_saga(dossier: &Dossier, saga: &Saga, history: &[Vec<Event>], wanted: Wa
     if by_hand {
         return;
     }
-    judge_effects(dossier, history, report);
+    if !dossier.answers_forgotten {
+        judge_effects(dossier, history, report);
+    }
     match saga.status {
         Status::Completed => judge_completed(dossier, purchase, report),
         _ => judge_compensated(dossier, report),

@@ -100,6 +100,22 @@ pub(crate) fn pace(config: &Config) -> Result<Duration, ConfigError> {
     Ok(if in_process { Duration::ZERO } else { Duration::from_millis(config.bus.pace_ms) })
 }
 
+/// How far apart looks at what may be removed are. What is on its way into a database when one begins must have arrived,
+/// or be given up, before the next: PostgreSQL's limit is ten seconds for each of a transaction's few statements.
+pub(crate) fn sweep(config: &Config) -> Result<Duration, ConfigError> {
+    let seconds = config.retention.sweep_seconds;
+    let mut in_files = true;
+    for role in ALL.into_iter().filter(|role| role.is_service()) {
+        in_files &= of(config, role)? == Place::File;
+    }
+    let least = if in_files { 1 } else { 60 };
+    if seconds < least {
+        let detail = format!("must be at least {least}: no transaction may live as long");
+        return Err(ConfigError::Value { key: "retention.sweep_seconds".to_owned(), detail });
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
 /// How the brokers are reached.
 pub(crate) fn bus(config: &Config, brokers: &str, client: &str) -> kafka::Options {
     kafka::Options {

@@ -129,7 +129,8 @@ impl Services {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut backends = Backends::new(config, folder, core.health.clone());
         let Messages { bus, letters } = backends.messages(&core.definitions).await?;
-        let options = LoopOptions { pace: places::pace(config)?, ..LoopOptions::default() };
+        let (pace, sweep) = (places::pace(config)?, places::sweep(config)?);
+        let options = LoopOptions { pace, sweep, ..LoopOptions::default() };
         let stats = Arc::new(Stats::of(&core.definitions));
         let shared = Shared {
             ids: Arc::new(IdGen::new(config.node, Arc::clone(&clock))),
@@ -151,12 +152,8 @@ impl Services {
         core.product(&mut backends, &shared, &mut parts).await?;
         if core.has(ServiceRole::Order) {
             let catalogue = core.catalogue(&parts)?;
-            let order = order::build(
-                backends.order().await?,
-                catalogue,
-                backends.read_through("order")?,
-                Arc::clone(&shared.clock),
-            );
+            let (store, cache) = (backends.order().await?, backends.read_through("order")?);
+            let order = order::build(store, catalogue, cache, Arc::clone(&shared.clock));
             parts.metrics.add(order.stats);
             parts.api = parts.api.merge(order.router);
             parts.participants.push(order.participant);
@@ -164,12 +161,8 @@ impl Services {
         if core.has(ServiceRole::Payment) {
             let gateway = payment::Sandbox::new(config.payment.sandbox.clone(), Arc::clone(&shared.clock));
             let gateway = board.gateway(Arc::new(gateway), &shared.clock);
-            let payment = payment::build(
-                backends.payment().await?,
-                gateway,
-                backends.read_through("payment")?,
-                Arc::clone(&shared.clock),
-            );
+            let (store, cache) = (backends.payment().await?, backends.read_through("payment")?);
+            let payment = payment::build(store, gateway, cache, Arc::clone(&shared.clock));
             parts.metrics.add(payment.stats);
             parts.api = parts.api.merge(payment.router);
             parts.participants.push(payment.participant);
@@ -339,6 +332,7 @@ impl Core {
                 self.loops.spawn(dead_letters::collect(context.clone(), sink, topics));
             }
             self.forget_letters(context, &letters);
+            self.remove_sagas(context, &store);
             let stores = orchestrator::Stores { sagas: store, dead_letters: letters, audit };
             let about = orchestrator::About {
                 version: env!("CARGO_PKG_VERSION"),
@@ -381,6 +375,7 @@ impl Core {
             tasks: self.loops.clone(),
             stop: self.closing.clone(),
             pace: shared.context.options.pace,
+            forget: self.forget(shared.context.options.sweep),
             replica: backends.in_process().is_none().then_some(self.config.node),
         };
         let purchase = purchase::build(&self.config.purchase, deps).await?;

@@ -1,5 +1,7 @@
 //! What is not kept for ever is removed by the shop itself, and nothing else is.
 
+use std::path::Path;
+
 use saga_adapters::sqlite::rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -34,4 +36,66 @@ async fn d17_dead_letters_that_are_too_old_are_removed_and_younger_ones_stay() {
     };
     eventually("the old ones are gone", || async { (count() == 1).then_some(()) }).await;
     assert_eq!(count(), 1);
+}
+
+/// Rows that stand in the files of the services, by table.
+fn rows(data: &Path) -> Vec<(&'static str, i64)> {
+    let tables = [
+        ("orchestrator", "saga"),
+        ("orchestrator", "history"),
+        ("product", "barrier"),
+        ("order", "barrier"),
+        ("payment", "barrier"),
+    ];
+    let count = |(file, table): (&'static str, &str)| {
+        let file_of = Connection::open(data.join(format!("{file}.db"))).unwrap();
+        (file, file_of.query_row(&format!("select count(*) from {table}"), [], |row| row.get(0)).unwrap())
+    };
+    tables.map(count).to_vec()
+}
+
+async fn start(data: &Path, settings: &[(&str, &str)]) -> Process {
+    let mut command = saga(data);
+    command.args(["--listen", "127.0.0.1:0"]).envs(settings.iter().copied());
+    Process::of(command.stdout(std::process::Stdio::piped()).spawn().unwrap(), data).await
+}
+
+fn buy(process: &Process, data: &Path) {
+    let load = ["load", "--url", &process.run.public, "--clients", "2", "--count", "40", "--mix", "ok=1,declined=1"];
+    let loaded = run(data, &load);
+    assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d17_sagas_that_ended_long_ago_are_removed_and_what_they_led_to_stays() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    let mut process = start(data, &[]).await;
+    buy(&process, data);
+    process.signal("TERM");
+    assert_eq!(process.end().0, Some(0));
+    let before = rows(data);
+    assert!(before.iter().all(|(_, rows)| *rows >= 20), "{before:?}");
+    let purchases = Connection::open(data.join("purchase.db")).unwrap();
+    let (low, high): (u64, u64) =
+        purchases.query_row("select min(id), max(id) from purchase", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    // All but the youngest ended two days ago.
+    purchases.execute("update purchase set ended_at = ended_at - 172800000 where id < ?1", [high]).unwrap();
+    drop(purchases);
+
+    let settings = [("SAGA_RETENTION__SAGA_DAYS", "1"), ("SAGA_RETENTION__SWEEP_SECONDS", "1")];
+    let process = start(data, &settings).await;
+    eventually("they are gone", || async { (rows(data)[0].1 == 1 && rows(data)[4].1 <= 2).then_some(()) }).await;
+    let left = rows(data);
+    assert!(left.iter().all(|(_, rows)| (1..12).contains(rows)), "the youngest is kept: {left:?}");
+    let shown = run(data, &["sagas", "show", &low.to_string()]);
+    let told = String::from_utf8_lossy(&shown.stderr).into_owned();
+    assert!(!shown.status.success() && told.contains("has ended and was removed"), "{told}");
+    assert!(run(data, &["sagas", "show", &high.to_string()]).status.success());
+    let never = run(data, &["sagas", "show", &(high + 1).to_string()]);
+    assert!(String::from_utf8_lossy(&never.stderr).contains("there is no saga"), "above the watermark nothing is gone");
+    buy(&process, data);
+    let checked = run(data, &["check", "--settled"]);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    assert_eq!(rows(data)[0].1, 41, "nothing comes back");
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use saga_core::{Event, Json, SagaKey, Status};
+use saga_runtime::Watermark;
 use saga_runtime::store::{
     Awaited, CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
 };
@@ -28,6 +29,9 @@ macro_rules! saga_store_conformance {
             any_filters_together_find_what_a_plain_look_finds,
             sagas_are_counted_by_definition_and_state,
             listings_page_newest_first_without_gap_or_repetition,
+            what_is_forgotten_is_not_started_again,
+            a_watermark_never_falls_and_never_passes_a_saga_in_flight,
+            only_what_is_forgotten_and_has_ended_is_removed,
         );
     };
 }
@@ -363,4 +367,79 @@ pub async fn listings_page_newest_first_without_gap_or_repetition(store: &Store)
     found.sort();
     found.dedup();
     assert_eq!(found.len(), 24);
+}
+
+fn mark(up_to: u64) -> Watermark {
+    Watermark { definition: "purchase".into(), up_to }
+}
+
+async fn ended(store: &Store, owner: Owner, key: SagaKey) {
+    let batch = vec![start(key.clone()), step(key, 1, Status::Completed, "")];
+    assert_eq!(write(store, owner, batch).await, [Written::Yes; 2]);
+}
+
+/// The condition is the insert's own: no row was needed to know it.
+pub async fn what_is_forgotten_is_not_started_again(store: &Store) {
+    let owner = store.claim(0).await.unwrap();
+    ended(store, owner, key(5)).await;
+    assert_eq!(store.raise(mark(7)).await.unwrap(), Some(7));
+    let batch = [key(5), key(6), key(7), key(8), SagaKey::new("refund", 6)].map(start).to_vec();
+    let expected = [Written::Conflict, Written::Conflict, Written::Conflict, Written::Yes, Written::Yes];
+    assert_eq!(write(store, owner, batch).await, expected);
+    let histories = store.histories(vec![key(5), key(6), key(8)]).await.unwrap();
+    assert_eq!(histories.iter().map(Vec::len).collect::<Vec<_>>(), [2, 0, 1]);
+}
+
+/// Whatever was promised: a saga that has not ended is still to be driven, and its participants must listen.
+pub async fn a_watermark_never_falls_and_never_passes_a_saga_in_flight(store: &Store) {
+    assert_eq!(store.marks().await.unwrap().all(), []);
+    let owner = store.claim(0).await.unwrap();
+    write(store, owner, vec![start(key(0)), start(SagaKey::new("refund", 3))]).await;
+    assert_eq!(store.raise(mark(9)).await.unwrap(), None, "nothing is below the first");
+    assert!(!store.marks().await.unwrap().covers(&key(0)));
+    write(store, owner, vec![step(key(0), 1, Status::Completed, ""), start(key(5))]).await;
+    assert_eq!(store.raise(mark(9)).await.unwrap(), Some(4));
+    assert_eq!(store.raise(mark(2)).await.unwrap(), Some(4));
+    write(store, owner, vec![step(key(5), 1, Status::Compensated, "")]).await;
+    assert_eq!(store.raise(mark(9)).await.unwrap(), Some(9));
+    assert_eq!(store.raise(mark(3)).await.unwrap(), Some(9));
+    let marks = store.marks().await.unwrap();
+    assert_eq!(marks.all(), [mark(9)]);
+    assert!(marks.covers(&key(9)) && !marks.covers(&key(10)) && !marks.covers(&SagaKey::new("refund", 3)));
+}
+
+/// In bites, lowest first, and only once what is asked for and the watermark both allow it.
+pub async fn only_what_is_forgotten_and_has_ended_is_removed(store: &Store) {
+    let owner = store.claim(0).await.unwrap();
+    for id in [1, 2, 3, 4, 5, 6] {
+        ended(store, owner, key(id)).await;
+    }
+    ended(store, owner, SagaKey::new("refund", 2)).await;
+    assert_eq!(store.remove(mark(6), 2).await.unwrap().count, 0, "nothing is forgotten yet");
+    assert_eq!(store.raise(mark(5)).await.unwrap(), Some(5));
+    assert_eq!(gone(store, 3).await, 3);
+    let there: Vec<SagaKey> = all(store).await.into_iter().map(|row| row.key).collect();
+    let mut expected = vec![key(4), key(5), key(6), SagaKey::new("refund", 2)];
+    expected.sort();
+    assert_eq!(there.into_iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>(), expected);
+    let histories = store.histories(vec![key(1), key(3), key(4), SagaKey::new("refund", 2)]).await.unwrap();
+    assert_eq!(histories.iter().map(Vec::len).collect::<Vec<_>>(), [0, 0, 2, 2]);
+    assert_eq!(gone(store, 9).await, 2, "not above the watermark");
+    assert_eq!(gone(store, 9).await, 0);
+    let again = [key(1), key(5), key(6)].map(start).to_vec();
+    assert_eq!(write(store, owner, again).await, [Written::Conflict; 3]);
+    let histories = store.histories(vec![key(1), key(5), key(6)]).await.unwrap();
+    assert_eq!(histories.iter().map(Vec::len).collect::<Vec<_>>(), [0, 0, 2]);
+}
+
+async fn gone(store: &Store, up_to: u64) -> u64 {
+    let mut count = 0;
+    for _ in 0..20 {
+        let removed = store.remove(mark(up_to), 2).await.unwrap();
+        count += removed.count;
+        if !removed.more {
+            return count;
+        }
+    }
+    panic!("there is always more");
 }

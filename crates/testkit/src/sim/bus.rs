@@ -117,6 +117,15 @@ impl SimBus {
         }
     }
 
+    /// A record that was published before arrives once more, whoever has read it.
+    pub fn deliver_again(&self, message: &Message) {
+        let fate = self.fate(message);
+        if !matches!(fate, Fate::Held(_)) {
+            self.sim.note(|| format!("again {}", label(message)));
+            self.enqueue(message, &fate);
+        }
+    }
+
     fn fate(&self, message: &Message) -> Fate {
         self.state.lock().tap.as_mut().map_or(Fate::Weather, |tap| tap(message))
     }

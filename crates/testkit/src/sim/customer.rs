@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use saga_core::protocol::{Cancel, Start};
 use saga_core::{Json, Name, SagaKey};
+use saga_runtime::Watermark;
 use saga_runtime::wire::{self, Inbound};
 use saga_runtime::{Bus, Message};
 
@@ -59,6 +60,31 @@ pub async fn ask(sim: Arc<Sim>, bus: SimBus, laws: Arc<Laws>, wish: Wish) {
         // What fails is asked for again later anyway.
         let _ = bus.publish(vec![wish.start()]).await;
         sim.sleep(wish.every).await;
+    }
+}
+
+/// Says up to where it will never ask again, over and over: everything up to there was shown to the end.
+pub async fn promise(sim: Arc<Sim>, bus: SimBus, laws: Arc<Laws>, topic: Name, mut keys: Vec<SagaKey>) {
+    keys.sort();
+    loop {
+        sim.sleep(1_000 + sim.below(5_000)).await;
+        let ended = keys.iter().take_while(|key| laws.shown_to_the_end(key));
+        if let Some(SagaKey { definition, id }) = ended.last() {
+            let mark = Watermark { definition: definition.clone(), up_to: *id };
+            let _ = bus.publish(vec![wire::forget_message(&topic, &mark)]).await;
+            sim.count("promises");
+        }
+    }
+}
+
+/// The bus delivers again what was said long ago: a topic that was read from its beginning once more.
+pub async fn echo(sim: Arc<Sim>, bus: SimBus, laws: Arc<Laws>) {
+    loop {
+        sim.sleep(500 + sim.below(3_000)).await;
+        if let Some(message) = laws.said(&sim) {
+            sim.count("echoes");
+            bus.deliver_again(&message);
+        }
     }
 }
 

@@ -33,6 +33,8 @@ struct Book {
     answers: BTreeMap<(SagaKey, Name, Op), Outcome>,
     /// What customers were shown.
     seen: BTreeMap<SagaKey, BTreeMap<u32, ResultEvent>>,
+    /// Starts and commands that were published.
+    said: Vec<Message>,
 }
 
 /// The book and the laws.
@@ -161,15 +163,31 @@ impl Laws {
             self.sim.count("dead letters");
             return;
         }
-        match wire::parse(message) {
+        let inbound = wire::parse(message);
+        if matches!(inbound, Ok(Inbound::Start(_) | Inbound::Cancel(_) | Inbound::Command(_))) {
+            self.book.lock().said.push(message.clone());
+        }
+        match inbound {
             Ok(Inbound::Command(command)) => {
                 self.committed_command(&command.saga, &command.step, command.op);
             }
             Ok(Inbound::Reply(reply)) => self.stored_answer(&reply),
             Ok(Inbound::Result { definition, event }) => self.durable_result(&definition, &event),
-            Ok(Inbound::Start(_) | Inbound::Cancel(_)) => {}
+            Ok(Inbound::Start(_) | Inbound::Cancel(_) | Inbound::Forget(_)) => {}
             Err(poison) => self.sim.broken(format!("an unlawful message: {poison}: {message:?}")),
         }
+    }
+
+    /// Something that was said before, at any time.
+    pub fn said(&self, sim: &Sim) -> Option<Message> {
+        let book = self.book.lock();
+        let at = usize::try_from(sim.below(book.said.len() as u64)).ok()?;
+        book.said.get(at).cloned()
+    }
+
+    /// Until when echoes are listened to: some sweeps after the calm.
+    pub fn end_of_echoes(&self) -> u64 {
+        240_000
     }
 
     fn committed_command(&self, key: &SagaKey, step: &Name, op: Op) {

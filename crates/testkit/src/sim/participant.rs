@@ -14,11 +14,13 @@ use saga_core::definition::Kind;
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Json, Name, Op, SagaKey};
 use saga_runtime::barrier::{self, BarrierKey, BarrierRow, UNDONE_BEFORE_DO};
+use saga_runtime::retention::{Marks, Removed, Watermark, Watermarks};
 use saga_runtime::{Participant, StoreError};
 
 use super::Sim;
 use super::gateway::{Charged, SimGateway};
 use super::laws::{Laws, StepKey};
+use super::store::Raised;
 
 type RowKey = (SagaKey, Name, Op);
 
@@ -29,6 +31,14 @@ struct Tables {
     /// Who has taken how much.
     taken: BTreeMap<StepKey, u64>,
     available: u64,
+    marks: BTreeMap<Name, u64>,
+}
+
+impl Tables {
+    fn marks(&self) -> Marks {
+        let mark = |(definition, up_to): (&Name, &u64)| Watermark { definition: definition.clone(), up_to: *up_to };
+        self.marks.iter().map(mark).collect()
+    }
 }
 
 /// What a transaction has changed.
@@ -47,6 +57,7 @@ pub struct SimParticipant {
     gateway: Option<Arc<SimGateway>>,
     initial: u64,
     tables: Mutex<Tables>,
+    raised: Raised,
 }
 
 fn row_key(key: &BarrierKey) -> RowKey {
@@ -69,7 +80,7 @@ impl SimParticipant {
         initial: u64,
     ) -> Self {
         let tables = Mutex::new(Tables { available: initial, ..Tables::default() });
-        Self { name: name.to_owned(), sim, laws, topics, gateway, initial, tables }
+        Self { name: name.to_owned(), sim, laws, topics, gateway, initial, tables, raised: Raised::default() }
     }
 
     /// The steps that have an effect here.
@@ -108,11 +119,12 @@ impl SimParticipant {
         self.sim.work().await;
         self.trouble()?;
         let existing = self.load(&barrier::keys_of(batch));
+        let marks = self.tables.lock().marks();
         self.sim.work().await;
         let replies = {
             let mut draft = self.tables.lock().clone();
             let mut changes = Changes::default();
-            let done = barrier::run(batch, existing, |command| {
+            let done = barrier::run(batch, existing, &marks, |command| {
                 self.sim.note(|| format!("{}: {} {}.{} runs", self.name, command.saga, command.step, command.op));
                 Ok::<_, StoreError>(match command.op {
                     Op::Do => self.take(&mut draft, &mut changes, command, charged),
@@ -123,6 +135,7 @@ impl SimParticipant {
             *self.tables.lock() = draft;
             self.laws.worked(&done.new_rows, &changes.done, &changes.undone);
             let blocked = |r: &&BarrierRow| matches!(&r.outcome, Outcome::Refused(no) if no.code == UNDONE_BEFORE_DO);
+            self.sim.add("commands of what was removed", (batch.len() - done.replies.len()) as u64);
             self.sim.add("empty compensations", done.new_rows.iter().filter(blocked).count() as u64);
             done.replies
         };
@@ -200,13 +213,25 @@ impl SimParticipant {
         self.trouble()?;
         let settled: Vec<bool> = {
             let tables = self.tables.lock();
-            batch.iter().map(|command| tables.barrier.contains_key(&row_key(&BarrierKey::of(command)))).collect()
+            let marks = tables.marks();
+            let settled =
+                |c: &Command| marks.covers(&c.saga) || tables.barrier.contains_key(&row_key(&BarrierKey::of(c)));
+            batch.iter().map(settled).collect()
         };
-        for (command, _) in batch.iter().zip(settled).filter(|(_, settled)| !settled) {
+        for (command, _) in batch.iter().zip(settled.iter().copied()).filter(|(_, settled)| !settled) {
             let answer = gateway.charge(&charge_key(&command.saga, &command.step)).await;
             charged.insert((command.saga.clone(), command.step.clone()), answer);
         }
         let replies = self.transact(&batch, &charged).await?;
+        for (command, _) in batch.iter().zip(settled).filter(|(_, settled)| !settled) {
+            // Forgotten between our look and our transaction: what does not stand is given back.
+            let step = (command.saga.clone(), command.step.clone());
+            let forgotten = !replies.iter().any(|r| r.saga == command.saga && r.step == command.step);
+            if forgotten && !self.tables.lock().taken.contains_key(&step) {
+                self.sim.count("forgotten charges given back");
+                gateway.void(&charge_key(&command.saga, &command.step)).await.map_err(StoreError::Transient)?;
+            }
+        }
         for reply in &replies {
             // Whatever the gateway said last: an answer before a crash or a failed transaction may have been a yes.
             if matches!(&reply.outcome, Outcome::Refused(r) if r.code == UNDONE_BEFORE_DO) {
@@ -222,7 +247,12 @@ impl SimParticipant {
     async fn void(&self, gateway: &SimGateway, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         self.block(&batch).await?;
         let (mut given_back, mut replies) = (Vec::new(), Vec::new());
+        let marks = self.tables.lock().marks();
         for command in batch {
+            if marks.covers(&command.saga) {
+                given_back.push(command);
+                continue;
+            }
             match gateway.void(&charge_key(&command.saga, &command.step)).await {
                 Ok(()) => given_back.push(command),
                 Err(detail) => replies.push(command.reply(Outcome::Retry(detail))),
@@ -238,7 +268,8 @@ impl SimParticipant {
         let mut rows: Vec<BarrierRow> = Vec::new();
         {
             let mut tables = self.tables.lock();
-            for command in batch {
+            let marks = tables.marks();
+            for command in batch.iter().filter(|command| !marks.covers(&command.saga)) {
                 let key = BarrierKey { op: Op::Do, ..BarrierKey::of(command) };
                 let outcome = Outcome::refused(UNDONE_BEFORE_DO, "the step was undone before it ran");
                 if let Entry::Vacant(row) = tables.barrier.entry(row_key(&key)) {
@@ -253,14 +284,73 @@ impl SimParticipant {
     }
 }
 
-/// The rows' primary key.
+/// The rows' primary key, and their condition: a watermark that has risen since it was read.
 fn insert(draft: &mut Tables, rows: &[BarrierRow]) -> Result<(), StoreError> {
+    let marks = draft.marks();
     for row in rows {
+        if marks.covers(&row.key.saga) {
+            return Err(StoreError::Transient(format!("forgotten meanwhile: {:?}", row.key)));
+        }
         if draft.barrier.insert(row_key(&row.key), row.outcome.clone()).is_some() {
             return Err(StoreError::Transient(format!("duplicate key {:?}", row.key)));
         }
     }
     Ok(())
+}
+
+#[async_trait]
+impl Watermarks for SimParticipant {
+    async fn raise(&self, mark: Watermark) -> Result<Option<u64>, StoreError> {
+        self.sim.work().await;
+        self.trouble()?;
+        let mut tables = self.tables.lock();
+        let definition = mark.definition.clone();
+        let stands = tables.marks.entry(mark.definition).or_insert(mark.up_to);
+        *stands = mark.up_to.max(*stands);
+        self.raised.note(&self.sim, &definition, Some(*stands));
+        Ok(Some(*stands))
+    }
+
+    async fn marks(&self) -> Result<Marks, StoreError> {
+        self.sim.work().await;
+        Ok(self.tables.lock().marks())
+    }
+
+    async fn remove(&self, mark: Watermark, limit: u32) -> Result<Removed, StoreError> {
+        self.sim.work().await;
+        self.trouble()?;
+        self.raised.judge(&self.sim, &mark, &self.name);
+        let mut tables = self.tables.lock();
+        let up_to = tables.marks.get(&mark.definition).map_or(0, |up_to| mark.up_to.min(*up_to));
+        let covered = |(saga, ..): &&RowKey| saga.definition == mark.definition && saga.id <= up_to;
+        let gone: Vec<RowKey> = tables.barrier.keys().filter(covered).cloned().collect();
+        let bite: Vec<&RowKey> = gone.iter().take(limit as usize).collect();
+        bite.iter().for_each(|key| _ = tables.barrier.remove(*key));
+        self.sim.add("barrier rows removed", bite.len() as u64);
+        Ok(Removed { count: bite.len() as u64, more: bite.len() < gone.len() })
+    }
+}
+
+/// One of a participant's replicas.
+pub struct Replica(pub Arc<SimParticipant>);
+
+#[async_trait]
+impl Participant for Replica {
+    fn group(&self) -> &str {
+        self.0.group()
+    }
+
+    fn topics(&self) -> Vec<Name> {
+        self.0.topics()
+    }
+
+    async fn handle(&self, batch: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        self.0.handle(batch).await
+    }
+
+    fn watermarks(&self) -> Option<Arc<dyn Watermarks>> {
+        Some(self.0.clone())
+    }
 }
 
 #[async_trait]

@@ -7,12 +7,14 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use saga_core::{Event, Millis, Name, SagaKey, Status};
 use saga_runtime::StoreError;
+use saga_runtime::retention::{Marks, Removed, Watermark, Watermarks};
 use saga_runtime::store::{
     Awaited, CommitError, InFlight, Owner, SagaCount, SagaFilter, SagaRow, SagaStore, Transition, Written,
 };
 
 use super::Sim;
 use super::laws::Laws;
+use super::world::SWEEP_MS;
 
 /// A saga as stored.
 pub type Stored = (SagaRow, Vec<Vec<Event>>);
@@ -26,6 +28,8 @@ struct Disk {
     /// The fold of the log.
     sagas: BTreeMap<SagaKey, Stored>,
     epochs: BTreeMap<u32, u64>,
+    /// Durable at once; removals are not, so what is removed may be back after a power loss.
+    marks: BTreeMap<Name, u64>,
     /// Counts the power losses.
     boots: u64,
 }
@@ -57,12 +61,38 @@ pub struct SimStore {
     sim: Arc<Sim>,
     laws: Arc<Laws>,
     disk: Mutex<Disk>,
+    raised: Raised,
+}
+
+/// When watermarks rose, for the law that nothing is removed within a sweep of that.
+#[derive(Debug, Default)]
+pub(super) struct Raised(Mutex<Vec<(Watermark, u64)>>);
+
+impl Raised {
+    pub(super) fn note(&self, sim: &Sim, definition: &Name, stands: Option<u64>) {
+        let mut all = self.0.lock();
+        let Some(up_to) = stands else { return };
+        let mark = Watermark { definition: definition.clone(), up_to };
+        if !all.iter().any(|(known, _)| *known == mark) {
+            all.push((mark, sim.elapsed()));
+        }
+    }
+
+    /// Somebody removes up to this.
+    pub(super) fn judge(&self, sim: &Sim, removes: &Watermark, who: &str) {
+        let all = self.0.lock();
+        let covers = |mark: &Watermark| mark.definition == removes.definition && mark.up_to >= removes.up_to;
+        let since = all.iter().filter(|(mark, _)| covers(mark)).map(|(_, at)| *at).min();
+        if since.is_none_or(|at| sim.elapsed() < at + SWEEP_MS) {
+            sim.broken(format!("{who}: {removes:?} is removed, and the watermark is from {since:?}"));
+        }
+    }
 }
 
 impl SimStore {
     /// An empty one.
     pub fn new(sim: Arc<Sim>, laws: Arc<Laws>) -> Self {
-        Self { sim, laws, disk: Mutex::new(Disk::default()) }
+        Self { sim, laws, disk: Mutex::new(Disk::default()), raised: Raised::default() }
     }
 
     /// The power goes: a suffix of what was not synced is gone. Every process on this machine must be dead.
@@ -72,7 +102,8 @@ impl SimStore {
         let lost = usize::try_from(self.sim.below(unsynced as u64 + 1)).unwrap_or_default();
         let kept = disk.log.len() - lost;
         let log: Vec<Transition> = disk.log.drain(..kept).collect();
-        *disk = Disk { epochs: std::mem::take(&mut disk.epochs), boots: disk.boots + 1, ..Disk::default() };
+        let (epochs, marks) = (std::mem::take(&mut disk.epochs), std::mem::take(&mut disk.marks));
+        *disk = Disk { epochs, marks, boots: disk.boots + 1, ..Disk::default() };
         for transition in log {
             disk.apply(transition);
         }
@@ -120,6 +151,51 @@ impl SimStore {
 }
 
 #[async_trait]
+impl Watermarks for SimStore {
+    async fn raise(&self, mark: Watermark) -> Result<Option<u64>, StoreError> {
+        self.sim.work().await;
+        self.trouble()?;
+        let mut disk = self.disk.lock();
+        let open = disk.sagas.values().map(|(row, _)| row).filter(|row| !row.status.is_terminal());
+        let lowest = open.filter(|row| row.key.definition == mark.definition).map(|row| row.key.id).min();
+        let wanted = lowest.map_or(Some(mark.up_to), |lowest| lowest.checked_sub(1).map(|below| below.min(mark.up_to)));
+        if let Some(wanted) = wanted {
+            let stands = disk.marks.entry(mark.definition.clone()).or_insert(wanted);
+            *stands = wanted.max(*stands);
+        }
+        let stands = disk.marks.get(&mark.definition).copied();
+        self.raised.note(&self.sim, &mark.definition, stands);
+        self.sim.note(|| format!("store: {mark:?} wanted, {stands:?} stands"));
+        Ok(stands)
+    }
+
+    async fn marks(&self) -> Result<Marks, StoreError> {
+        self.sim.work().await;
+        let mark = |(definition, up_to): (&Name, &u64)| Watermark { definition: definition.clone(), up_to: *up_to };
+        Ok(self.disk.lock().marks.iter().map(mark).collect())
+    }
+
+    async fn remove(&self, mark: Watermark, limit: u32) -> Result<Removed, StoreError> {
+        self.sim.work().await;
+        self.trouble()?;
+        self.raised.judge(&self.sim, &mark, "store");
+        let mut disk = self.disk.lock();
+        let up_to = disk.marks.get(&mark.definition).map_or(0, |up_to| mark.up_to.min(*up_to));
+        let gone = |(key, (row, _)): &(&SagaKey, &Stored)| {
+            key.definition == mark.definition && key.id <= up_to && row.status.is_terminal()
+        };
+        let gone: Vec<SagaKey> = disk.sagas.iter().filter(gone).map(|(key, _)| key.clone()).collect();
+        let bite: Vec<&SagaKey> = gone.iter().take(limit as usize).collect();
+        for key in &bite {
+            disk.sagas.remove(*key);
+            self.sim.note(|| format!("store: {key} removed"));
+        }
+        self.sim.add("sagas removed", bite.len() as u64);
+        Ok(Removed { count: bite.len() as u64, more: bite.len() < gone.len() })
+    }
+}
+
+#[async_trait]
 impl SagaStore for SimStore {
     async fn claim(&self, partition: u32) -> Result<Owner, StoreError> {
         self.sim.work().await;
@@ -155,7 +231,17 @@ impl SagaStore for SimStore {
             for transition in batch {
                 let (key, version) = (transition.row.key.clone(), transition.row.version);
                 self.sim.note(|| format!("store: {key} v{version} {:?}", transition.events));
+                let forgotten = disk.marks.get(&key.definition).is_some_and(|up_to| key.id <= *up_to);
+                if forgotten && version == 1 && !disk.sagas.contains_key(&key) {
+                    self.sim.count("starts of what was removed");
+                    written.push(Written::Conflict);
+                    continue;
+                }
+                let goes_on = !transition.row.status.is_terminal();
                 written.push(disk.apply(transition));
+                if forgotten && goes_on && written.last() == Some(&Written::Yes) {
+                    self.sim.broken(format!("{key} goes on, and it is forgotten"));
+                }
                 match (written.last(), disk.sagas.get(&key)) {
                     (Some(Written::Yes), Some(stored)) => self.laws.committed(stored),
                     _ => self.sim.note(|| format!("store: {key} v{version} conflicts")),

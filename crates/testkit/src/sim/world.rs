@@ -6,6 +6,7 @@ use std::time::Duration;
 use saga_core::{Definition, Input, Name, SagaKey, Status, Verb};
 use saga_runtime::orchestrator::OrchestratorError;
 use saga_runtime::participant::LoopContext;
+use saga_runtime::retention::{Watermarks as _, remove_forgotten};
 use saga_runtime::{
     Definitions, LoopOptions, Orchestrator, OrchestratorHandle, OrchestratorOptions, Participant, Stats,
     run_participant,
@@ -19,11 +20,15 @@ use super::customer::{self, Wish};
 use super::definitions::{self, GATEWAY, PARTICIPANTS, participant_of};
 use super::gateway::SimGateway;
 use super::laws::Laws;
-use super::participant::{SimParticipant, charge_key};
+use super::participant::{Replica, SimParticipant, charge_key};
 use super::process::Process;
 use super::store::SimStore;
 use super::weather::Weather;
 use super::{Report, Sim};
+
+/// Longer than any transaction takes in the worst weather.
+const SWEEP: Duration = Duration::from_millis(SWEEP_MS);
+pub(super) const SWEEP_MS: u64 = 20_000;
 
 /// A running orchestrator.
 pub struct Instance {
@@ -49,6 +54,8 @@ pub struct World {
     pub clock: Arc<SimClock>,
     /// One machine and one process for all, as in the embedded shop.
     pub embedded: bool,
+    /// Starters promise, everybody forgets, and what was said comes again long after.
+    pub forgetful: bool,
     gateway: Arc<SimGateway>,
     pub(super) participants: Vec<Arc<SimParticipant>>,
     definitions: Vec<Definition>,
@@ -119,6 +126,7 @@ impl World {
             bus: SimBus::new(sim.clone(), laws.clone(), groups),
             clock: Arc::new(SimClock::new(sim.clone())),
             embedded: false,
+            forgetful: false,
             gateway,
             participants,
             definitions,
@@ -140,7 +148,13 @@ impl World {
             clock: self.clock.clone(),
             stop: stop.clone(),
             stats: stats.clone(),
-            options: LoopOptions { batch: 8, poison_after: 3, backoff: Duration::from_millis(20), pace: self.pace },
+            options: LoopOptions {
+                batch: 8,
+                poison_after: 3,
+                backoff: Duration::from_millis(20),
+                pace: self.pace,
+                sweep: SWEEP,
+            },
             tracer: saga_runtime::trace::Tracer::default(),
         }
     }
@@ -151,7 +165,19 @@ impl World {
         let definitions = Arc::new(Definitions::new(self.definitions.clone()));
         let context = self.context(&stop, &stats);
         let (orchestrator, handle) = Orchestrator::new(context, self.store.clone(), definitions, self.options);
-        let process = Process::start(&self.tracker, orchestrator.run());
+        let (context, store) = (self.context(&stop, &stats), self.store.clone());
+        let process = Process::start(&self.tracker, async move {
+            let mut removing = std::pin::pin!(remove_forgotten(&context, store));
+            let mut running = std::pin::pin!(orchestrator.run());
+            let mut removes = true;
+            loop {
+                tokio::select! {
+                    biased;
+                    ended = &mut running => break ended,
+                    () = &mut removing, if removes => removes = false,
+                }
+            }
+        });
         self.sim.note(|| "an orchestrator starts".to_owned());
         self.orchestrators.push(Instance { process, handle, stop, stats, asleep: false });
     }
@@ -159,7 +185,7 @@ impl World {
     /// Starts a participant.
     pub fn start_participant(&mut self, at: usize) {
         let (stop, stats) = (CancellationToken::new(), Arc::new(Stats::default()));
-        let participant: Arc<dyn Participant> = self.participants[at].clone();
+        let participant: Arc<dyn Participant> = Arc::new(Replica(self.participants[at].clone()));
         let work = run_participant(self.context(&stop, &stats), participant);
         self.sim.note(|| format!("{} starts", PARTICIPANTS[at]));
         self.workers[at] = Some(Process::start(&self.tracker, work));
@@ -217,6 +243,16 @@ impl World {
             self.tracker.spawn(customer::ask(sim.clone(), bus.clone(), self.laws.clone(), wish.clone()));
             self.tracker.spawn(customer::regret(sim, bus, wish.clone()));
         }
+        if self.forgetful {
+            let (sim, bus, laws) = (self.sim.clone(), self.bus.clone(), self.laws.clone());
+            for definition in &self.definitions {
+                let mut keys: Vec<SagaKey> = self.wishes.iter().map(|wish| wish.key.clone()).collect();
+                keys.retain(|key| key.definition == definition.name);
+                let topic = definition.start_topic.clone();
+                self.tracker.spawn(customer::promise(sim.clone(), bus.clone(), laws.clone(), topic, keys));
+            }
+            self.tracker.spawn(customer::echo(sim, bus, laws));
+        }
         let topics = self.definitions.iter().map(|d| d.result_topic.clone()).collect();
         self.tracker.spawn(customer::watch(self.bus.clone(), self.laws.clone(), self.sim.clone(), topics));
     }
@@ -255,7 +291,15 @@ impl World {
             self.reap().await;
             self.start_all().await;
             self.bus.redrive();
-            quiet = if self.is_quiet() { quiet + 1 } else { 0 };
+            // Of what is forgetful, longer: it is removed, and what was said before comes again after that.
+            let patience = if self.forgetful { self.sim.elapsed() < self.laws.end_of_echoes() } else { false };
+            quiet = if patience {
+                0
+            } else if self.is_quiet() {
+                quiet + 1
+            } else {
+                0
+            };
             if second == 400 && self.sim.chance(500) {
                 self.retry_what_is_stuck();
             }
@@ -264,6 +308,7 @@ impl World {
         for instance in std::mem::take(&mut self.orchestrators) {
             self.kill(instance).await;
         }
+        self.judge_marks().await;
         if !self.sim.failed() {
             self.judge();
         }
@@ -301,6 +346,17 @@ impl World {
                 laws.promised(&row);
             }
         });
+    }
+
+    async fn judge_marks(&self) {
+        *self.sim.weather.lock() = Weather::CALM;
+        let ours = self.store.marks().await.unwrap_or_default();
+        for participant in &self.participants {
+            let theirs = participant.marks().await.unwrap_or_default();
+            for mark in theirs.all().iter().filter(|mark| ours.of(&mark.definition) < Some(mark.up_to)) {
+                self.sim.broken(format!("{} forgets {mark:?}, the orchestrator {ours:?}", participant.group()));
+            }
+        }
     }
 
     fn judge(&self) {

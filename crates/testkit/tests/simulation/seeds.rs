@@ -38,6 +38,21 @@ const MUST_HAPPEN: &[&str] = &[
     "store was busy",
 ];
 
+/// Forgetful worlds of a normal run.
+const FORGETFUL: u64 = 400;
+
+/// The same for worlds that forget.
+const MUST_BE_FORGOTTEN: &[&str] = &[
+    "barrier rows removed",
+    "echoes",
+    "commands of what was removed",
+    "late_starts",
+    "power losses",
+    "promises",
+    "sagas removed",
+    "starts of what was removed",
+];
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -47,7 +62,7 @@ fn replay(seed: u64) -> String {
 }
 
 /// Runs worlds on all cores until one is unlawful. Answers what they saw and, per unlawful world, its seed and report.
-fn run_many(first: u64, count: u64) -> (Tally, Vec<(u64, Report)>) {
+fn run_many(first: u64, count: u64, world: fn(u64, bool) -> Report) -> (Tally, Vec<(u64, Report)>) {
     let next = AtomicU64::new(0);
     let failed = AtomicU64::new(0);
     let work = || {
@@ -58,7 +73,7 @@ fn run_many(first: u64, count: u64) -> (Tally, Vec<(u64, Report)>) {
                 return (tally, bad);
             }
             let seed = first + at;
-            let report = sim::run(seed, false);
+            let report = world(seed, false);
             for (what, n) in &report.tally {
                 *tally.entry(what).or_default() += n;
             }
@@ -84,7 +99,7 @@ fn run_many(first: u64, count: u64) -> (Tally, Vec<(u64, Report)>) {
 
 #[test]
 fn every_law_holds_in_every_world() {
-    let (tally, bad) = run_many(number("SIM_FIRST").unwrap_or(0), number("SIM_WORLDS").unwrap_or(WORLDS));
+    let (tally, bad) = run_many(number("SIM_FIRST").unwrap_or(0), number("SIM_WORLDS").unwrap_or(WORLDS), sim::run);
     println!("{tally:#?}");
     let told: Vec<String> = bad
         .iter()
@@ -107,11 +122,30 @@ fn the_same_seed_is_the_same_world() {
     assert_ne!(sim::run(0, true).trace, sim::run(1, true).trace);
 }
 
+/// Nothing is started, or has an effect, a second time, though everything that knew of it is gone.
+#[test]
+fn worlds_that_forget_are_lawful() {
+    let (first, worlds) = (number("SIM_FIRST").unwrap_or(0), number("SIM_WORLDS").unwrap_or(FORGETFUL));
+    let (tally, bad) = run_many(first, worlds, sim::run_forgetful);
+    println!("{tally:#?}");
+    let told: Vec<String> = bad
+        .iter()
+        .map(|(seed, report)| {
+            format!("seed {seed}: {}\n    SIM_FORGETFUL=1 {}", report.broken.join("\n"), replay(*seed))
+        })
+        .collect();
+    assert!(told.is_empty(), "{}", told.join("\n"));
+    for what in MUST_BE_FORGOTTEN {
+        assert!(worlds < FORGETFUL || tally.get(what).is_some_and(|n| *n > 0), "no world had: {what}");
+    }
+}
+
 /// Not a test of its own: the trace of the world in `SIM_SEED`.
 #[test]
 fn one_seed() {
     let Some(seed) = number("SIM_SEED") else { return };
-    let report = sim::run(seed, true);
+    let world = if number("SIM_FORGETFUL").is_some() { sim::run_forgetful } else { sim::run };
+    let report = world(seed, true);
     println!("{}", report.trace.join("\n"));
     assert!(report.broken.is_empty(), "seed {seed}:\n{}", report.broken.join("\n"));
 }

@@ -12,7 +12,7 @@ use saga_runtime::orchestrator::{ToldMessage, told_messages};
 use serde_json::{Map, Value, json};
 
 use super::messages::{record_headers, record_text};
-use super::sagas::{KeyQuery, not_found};
+use super::sagas::{KeyQuery, missing};
 use super::schemas;
 use crate::app::{Detail, Sagas};
 
@@ -29,7 +29,7 @@ pub(super) async fn show(
     ValidQuery(query): ValidQuery<KeyQuery>,
 ) -> Result<Response, Problem> {
     let key = query.key(id);
-    let detail = sagas.show(&key).await?.ok_or_else(|| not_found(&key))?;
+    let Some(detail) = sagas.show(&key).await? else { return Err(missing(&sagas, &key).await?) };
     let version = detail.saga.as_ref().map(|saga| saga.definition_version);
     let definition = version.and_then(|version| sagas.definitions().version(&key.definition, version));
     Ok(axum::Json(view(&key, &detail, definition.map(AsRef::as_ref))).into_response())
@@ -52,7 +52,7 @@ pub(super) async fn messages(
     ValidQuery(query): ValidQuery<KeyQuery>,
 ) -> Result<Response, Problem> {
     let key = query.key(id);
-    let detail = sagas.show(&key).await?.ok_or_else(|| not_found(&key))?;
+    let Some(detail) = sagas.show(&key).await? else { return Err(missing(&sagas, &key).await?) };
     let quarantined = || Problem::new(Code::Conflict, format!("{key} is quarantined: its history cannot be replayed"));
     let saga = detail.saga.as_ref().ok_or_else(quarantined)?;
     let version = saga.definition_version;

@@ -208,6 +208,21 @@ pub(super) fn not_found(key: &SagaKey) -> Problem {
     Problem::new(Code::NotFound, format!("there is no saga {key}"))
 }
 
+/// Why there is no such saga: it never was, or it is no longer kept.
+pub(super) async fn missing(sagas: &Sagas, key: &SagaKey) -> Result<Problem, Problem> {
+    Ok(match sagas.forgotten(key).await? {
+        Some(up_to) => {
+            let detail = format!(
+                "if there was a saga {key}, it has ended and was removed: those of {} are forgotten up to {up_to} \
+                 (`retention.saga_days`); what it led to is still with the services",
+                key.definition
+            );
+            Problem::new(Code::NotFound, detail)
+        }
+        None => not_found(key),
+    })
+}
+
 /// An operator's order.
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]

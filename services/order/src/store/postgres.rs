@@ -1,21 +1,28 @@
 //! The store on PostgreSQL.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use contracts::purchase::PurchaseInput;
 use saga_adapters::postgres::participant::{Effects, transact};
+use saga_adapters::postgres::watermark::PgWatermarks;
 use saga_adapters::postgres::{Columns as _, Pg, PgError, Query, Row, Schema, Snapshot, big, bigs};
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Millis, Op};
-use saga_runtime::StoreError;
+use saga_runtime::{StoreError, Watermarks};
 
 use super::{Steps, Store};
 use crate::domain::{Order, Status, confirm, place};
 
 /// The service's database.
-pub const PG_SCHEMA: Schema =
-    Schema { name: "order", migrations: &[("V1__init", include_str!("../../migrations/postgres/V1__init.sql"))] };
+pub const PG_SCHEMA: Schema = Schema {
+    name: "order",
+    migrations: &[
+        ("V1__init", include_str!("../../migrations/postgres/V1__init.sql")),
+        ("V2__watermark", include_str!("../../migrations/postgres/V2__watermark.sql")),
+    ],
+};
 
 const COLUMNS: &str = "select id, customer_id, status, currency_code, amount, lines::text, created_at from orders";
 const LOCK: &str = "select id, status from orders where id = any($1) order by id for no key update";
@@ -43,6 +50,10 @@ impl PgStore {
 
 #[async_trait]
 impl Store for PgStore {
+    fn watermarks(&self) -> Arc<dyn Watermarks> {
+        Arc::new(PgWatermarks::of_barrier(self.pg.clone()))
+    }
+
     async fn handle(&self, batch: Vec<Command>, steps: Steps, now: Millis) -> Result<Vec<Reply>, StoreError> {
         let orders = Orders { steps, now, stored: BTreeMap::new(), new: BTreeMap::new(), changed: BTreeSet::new() };
         Ok(transact(&self.pg, &batch, orders, now).await?)

@@ -1,19 +1,27 @@
 //! The store on SQLite.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use contracts::purchase::PurchaseInput;
 use saga_adapters::sqlite::rusqlite::{Connection, OptionalExtension as _, Row};
+use saga_adapters::sqlite::watermark::SqliteWatermarks;
 use saga_adapters::sqlite::{Db, Durability, Schema, SqlError, participant};
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Millis, Op};
-use saga_runtime::StoreError;
+use saga_runtime::{StoreError, Watermarks};
 
 use super::{Steps, Store};
 use crate::domain::{Order, Status, confirm, place};
 
 /// The service's file.
-pub const SCHEMA: Schema =
-    Schema { name: "order", migrations: &[("V1__init", include_str!("../../migrations/V1__init.sql"))] };
+pub const SCHEMA: Schema = Schema {
+    name: "order",
+    migrations: &[
+        ("V1__init", include_str!("../../migrations/V1__init.sql")),
+        ("V2__watermark", include_str!("../../migrations/V2__watermark.sql")),
+    ],
+};
 
 const COLUMNS: &str = "select id, customer_id, status, currency_code, amount, lines, created_at from orders";
 
@@ -32,6 +40,10 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn watermarks(&self) -> Arc<dyn Watermarks> {
+        Arc::new(SqliteWatermarks::of_barrier(self.db.clone()))
+    }
+
     async fn handle(&self, batch: Vec<Command>, steps: Steps, now: Millis) -> Result<Vec<Reply>, StoreError> {
         let work = move |conn: &Connection| {
             participant::transact(conn, &batch, |conn, command| effect(conn, command, steps, now), now)

@@ -1,24 +1,31 @@
 //! The store on PostgreSQL.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use contracts::purchase::{PaymentOutput, PurchaseInput};
 use saga_adapters::postgres::participant::{self, Effects, transact};
+use saga_adapters::postgres::watermark::{self, PgWatermarks};
 use saga_adapters::postgres::{Columns as _, Pg, PgError, Query, Row, Schema, Snapshot, big, bigs};
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Json, Millis};
-use saga_runtime::StoreError;
 use saga_runtime::barrier::UNDONE_BEFORE_DO;
 use saga_runtime::wire::outcome_to_json;
+use saga_runtime::{StoreError, Watermarks};
 
 use super::Store;
 use crate::domain::{Payment, Status, due};
 use crate::gateway::Charged;
 
 /// The service's database.
-pub const PG_SCHEMA: Schema =
-    Schema { name: "payment", migrations: &[("V1__init", include_str!("../../migrations/postgres/V1__init.sql"))] };
+pub const PG_SCHEMA: Schema = Schema {
+    name: "payment",
+    migrations: &[
+        ("V1__init", include_str!("../../migrations/postgres/V1__init.sql")),
+        ("V2__watermark", include_str!("../../migrations/postgres/V2__watermark.sql")),
+    ],
+};
 
 const COLUMNS: &str = "select id, customer_id, amount, currency_code, status, reference, created_at from payment";
 const INSERT: &str =
@@ -31,6 +38,7 @@ const VOID: &str =
 const BLOCK: &str = "insert into barrier (saga_id, definition, step, op, outcome, at)
     select u.id, u.definition, u.step, 'do', $4::text, $5::bigint
     from unnest($1::bigint[], $2::text[], $3::text[]) as u (id, definition, step)
+    where u.id > coalesce((select up_to from watermark as w where w.definition = u.definition), -1)
     on conflict do nothing";
 const STATUSES: &str = "select id, status from payment where id = any($1)";
 
@@ -49,6 +57,10 @@ impl PgStore {
 
 #[async_trait]
 impl Store for PgStore {
+    fn watermarks(&self) -> Arc<dyn Watermarks> {
+        Arc::new(PgWatermarks::of_barrier(self.pg.clone()))
+    }
+
     async fn settled(&self, batch: Vec<Command>) -> Result<Vec<bool>, StoreError> {
         Ok(participant::settled(&self.pg, &batch).await?)
     }
@@ -96,13 +108,17 @@ async fn block(pg: &Pg, batch: &[Command], now: Millis) -> Result<Vec<bool>, PgE
         .bind(names(|(.., step)| (*step).to_owned()))
         .bind(outcome_to_json(&blocked))
         .big(now);
-    let rows = pg.all(vec![insert, Query::new(STATUSES).bind(ids)]).await?.pop().unwrap_or_default();
+    let mut answers = pg.all(vec![insert, Query::new(STATUSES).bind(ids), watermark::query()]).await?;
+    let marks = watermark::read(&answers.pop().unwrap_or_default())?;
+    let rows = answers.pop().unwrap_or_default();
     let mut standing = HashMap::with_capacity(rows.len());
     for row in &rows {
         standing.insert(row.big(0)?, status(row.col(1)?)?);
     }
     // No row: the do never ran, or ran and crashed between charge and commit; giving back nothing is harmless.
-    let charged = |command: &Command| standing.get(&command.saga.id).is_none_or(|s| *s == Status::Captured);
+    let charged = |command: &Command| {
+        !marks.covers(&command.saga) && standing.get(&command.saga.id).is_none_or(|s| *s == Status::Captured)
+    };
     Ok(batch.iter().map(charged).collect())
 }
 

@@ -1,24 +1,31 @@
 //! The store on SQLite.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use contracts::purchase::{PaymentOutput, PurchaseInput};
 use saga_adapters::sqlite::rusqlite::{Connection, OptionalExtension as _, Row};
+use saga_adapters::sqlite::watermark::{self, SqliteWatermarks};
 use saga_adapters::sqlite::{Db, Durability, Schema, SqlError, participant};
 use saga_core::protocol::{Command, Outcome, Reply};
 use saga_core::{Json, Millis};
-use saga_runtime::StoreError;
 use saga_runtime::barrier::UNDONE_BEFORE_DO;
 use saga_runtime::wire::outcome_to_json;
+use saga_runtime::{StoreError, Watermarks};
 
 use super::Store;
 use crate::domain::{Payment, Status, due};
 use crate::gateway::Charged;
 
 /// The service's file.
-pub const SCHEMA: Schema =
-    Schema { name: "payment", migrations: &[("V1__init", include_str!("../../migrations/V1__init.sql"))] };
+pub const SCHEMA: Schema = Schema {
+    name: "payment",
+    migrations: &[
+        ("V1__init", include_str!("../../migrations/V1__init.sql")),
+        ("V2__watermark", include_str!("../../migrations/V2__watermark.sql")),
+    ],
+};
 
 const COLUMNS: &str = "select id, customer_id, amount, currency_code, status, reference, created_at from payment";
 const BLOCK: &str = "insert into barrier (saga_id, definition, step, op, outcome, at) values (?1, ?2, ?3, 'do', ?4, ?5)
@@ -39,6 +46,10 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn watermarks(&self) -> Arc<dyn Watermarks> {
+        Arc::new(SqliteWatermarks::of_barrier(self.db.clone()))
+    }
+
     async fn settled(&self, batch: Vec<Command>) -> Result<Vec<bool>, StoreError> {
         self.db.read(move |conn| participant::settled(conn, &batch)).await
     }
@@ -144,6 +155,9 @@ fn block(conn: &Connection, command: &Command, now: Millis) -> Result<bool, SqlE
     let blocked = Outcome::refused(UNDONE_BEFORE_DO, "the step was undone before it ran");
     let (saga, step) = (&command.saga, command.step.as_str());
     let values = (saga.id, saga.definition.as_str(), step, outcome_to_json(&blocked), now);
+    if watermark::marks(conn)?.covers(saga) {
+        return Ok(false);
+    }
     conn.prepare_cached(BLOCK)?.execute(values)?;
     // No row: the do never ran, or ran and crashed between charge and commit; giving back nothing is harmless.
     let status: Option<String> = conn

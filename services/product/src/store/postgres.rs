@@ -3,12 +3,15 @@
 mod ledger;
 mod stock;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use saga_adapters::postgres::participant::transact;
+use saga_adapters::postgres::watermark::PgWatermarks;
 use saga_adapters::postgres::{Columns as _, Pg, PgError, Query, Row, Schema, big, bigs};
 use saga_core::Millis;
 use saga_core::protocol::{Command, Reply};
-use saga_runtime::StoreError;
+use saga_runtime::{StoreError, Watermarks};
 
 use super::{Listing, MOST_STOCK, Refused, Store};
 use crate::domain::{Category, Product, ProductChange};
@@ -16,8 +19,13 @@ use crate::domain::{Category, Product, ProductChange};
 pub(crate) use ledger::each;
 
 /// The service's database.
-pub const PG_SCHEMA: Schema =
-    Schema { name: "product", migrations: &[("V1__init", include_str!("../../migrations/postgres/V1__init.sql"))] };
+pub const PG_SCHEMA: Schema = Schema {
+    name: "product",
+    migrations: &[
+        ("V1__init", include_str!("../../migrations/postgres/V1__init.sql")),
+        ("V2__watermark", include_str!("../../migrations/postgres/V2__watermark.sql")),
+    ],
+};
 
 const CATEGORY: &str = "select id, name, description from category";
 const PRODUCT: &str = "select id, category_id, name, brand_name, description, price, currency_code, inventory, version
@@ -48,6 +56,10 @@ impl PgStore {
 
 #[async_trait]
 impl Store for PgStore {
+    fn watermarks(&self) -> Arc<dyn Watermarks> {
+        Arc::new(PgWatermarks::of_barrier(self.pg.clone()))
+    }
+
     async fn handle(&self, batch: Vec<Command>, now: Millis) -> Result<Vec<Reply>, StoreError> {
         Ok(transact(&self.pg, &batch, stock::Stocks::new(now), now).await?)
     }

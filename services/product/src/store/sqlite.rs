@@ -2,12 +2,15 @@
 
 mod stock;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use saga_adapters::sqlite::rusqlite::{Connection, OptionalExtension as _, Row};
+use saga_adapters::sqlite::watermark::SqliteWatermarks;
 use saga_adapters::sqlite::{Db, Durability, Schema, SqlError};
 use saga_core::Millis;
 use saga_core::protocol::{Command, Reply};
-use saga_runtime::StoreError;
+use saga_runtime::{StoreError, Watermarks};
 
 use super::{Listing, MOST_STOCK, Refused, Store};
 use crate::domain::{Category, Product, ProductChange};
@@ -15,8 +18,13 @@ use crate::domain::{Category, Product, ProductChange};
 pub(crate) use stock::each;
 
 /// The service's file.
-pub const SCHEMA: Schema =
-    Schema { name: "product", migrations: &[("V1__init", include_str!("../../migrations/V1__init.sql"))] };
+pub const SCHEMA: Schema = Schema {
+    name: "product",
+    migrations: &[
+        ("V1__init", include_str!("../../migrations/V1__init.sql")),
+        ("V2__watermark", include_str!("../../migrations/V2__watermark.sql")),
+    ],
+};
 
 const PRODUCT: &str = "select id, category_id, name, brand_name, description, price, currency_code, inventory, version
     from product";
@@ -52,6 +60,10 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn watermarks(&self) -> Arc<dyn Watermarks> {
+        Arc::new(SqliteWatermarks::of_barrier(self.db.clone()))
+    }
+
     async fn handle(&self, batch: Vec<Command>, now: Millis) -> Result<Vec<Reply>, StoreError> {
         self.write(move |conn| stock::handle(conn, &batch, now)).await
     }

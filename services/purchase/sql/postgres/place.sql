@@ -10,6 +10,8 @@ select
 from unnest(
     $1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bytea[]
 ) with ordinality as u (id, customer_id, amount, currency_code, input, created_at, idempotency_key, fingerprint, place)
+-- What was promised never to be asked for again can never be written.
+where u.id > (select up_to from promise)
 order by u.customer_id, u.idempotency_key, u.place
 on conflict do nothing
 returning id

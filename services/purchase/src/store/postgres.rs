@@ -12,12 +12,19 @@ use saga_core::{Json, Millis, Name};
 use saga_runtime::StoreError;
 
 use super::standing::{Change, Standing, is_too_late};
-use super::{Applied, CLOCK_SET_BACK, Cancelled, Group, Idle, Keyed, NewPurchase, Outstanding, Placed, Row, Store};
+use super::{
+    Applied, CLOCK_SET_BACK, Cancelled, Group, Idle, Keyed, NewPurchase, Outstanding, Placed, Promised, Row, Store,
+};
 use crate::domain::Status;
 
 /// This service's tables.
-pub const PG_SCHEMA: Schema =
-    Schema { name: "purchase", migrations: &[("V1__init", include_str!("../../migrations/postgres/V1__init.sql"))] };
+pub const PG_SCHEMA: Schema = Schema {
+    name: "purchase",
+    migrations: &[
+        ("V1__init", include_str!("../../migrations/postgres/V1__init.sql")),
+        ("V2__promise", include_str!("../../migrations/postgres/V2__promise.sql")),
+    ],
+};
 
 const ROW: &str = "select id, customer_id, status, amount, currency_code, input, last_seq, results, reason, \
                    created_at, updated_at, ended_at, cancel_requested_at from purchase";
@@ -109,6 +116,15 @@ impl Store for PgStore {
         let rows = tx.commit(vec![Query::new(CANCEL).big(id).big(now).bind(reason), of()]).await?;
         let after = rows.into_iter().flatten().next().ok_or_else(|| PgError::fault("the purchase is gone"))?;
         Ok(Cancelled::Accepted(Box::new(row(&after)?)))
+    }
+
+    async fn promise(&self, before: Millis, limit: u32) -> Result<Promised, StoreError> {
+        Ok(promise(&self.pg, before, limit).await?)
+    }
+
+    async fn lowest_in_flight(&self) -> Result<Option<u64>, StoreError> {
+        let query = Query::new("select min(id) from purchase where ended_at is null");
+        Ok(self.read(query, |row| row.opt_big(0)).await?.pop().flatten())
     }
 
     async fn count_in_flight(&self) -> Result<u64, StoreError> {
@@ -213,6 +229,29 @@ async fn forget_keys(pg: &Pg, before: Millis, limit: u32) -> Result<bool, PgErro
         tx.roll_back().await;
     }
     Ok(looked_at == limit)
+}
+
+/// Walks up the ids and stops at the first purchase that has not ended, or not long ago.
+async fn promise(pg: &Pg, before: Millis, limit: u32) -> Result<Promised, PgError> {
+    let (tx, rows) = pg.begin(vec![Query::new("select up_to from promise for update")]).await?;
+    let after = rows.iter().flatten().next().ok_or_else(|| PgError::fault("no row says what is promised"))?.big(0)?;
+    let sql = "select id, ended_at from purchase where id > $1 order by id limit $2";
+    let rows = tx.also(vec![Query::new(sql).big(after).bind(i64::from(limit))]).await?;
+    let (mut up_to, mut seen) = (after, 0);
+    for row in rows.iter().flatten() {
+        if row.opt_big(1)?.is_none_or(|ended| ended >= before) {
+            break;
+        }
+        up_to = row.big(0)?;
+        seen += 1;
+    }
+    if up_to > after {
+        // Not lazy: with it, the ends that it relies on are on disk.
+        tx.commit(vec![Query::new("update promise set up_to = $1").big(up_to)]).await?;
+    } else {
+        tx.roll_back().await;
+    }
+    Ok(Promised { up_to, more: seen == limit })
 }
 
 fn status(text: &str) -> Result<Status, PgError> {

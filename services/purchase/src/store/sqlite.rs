@@ -11,13 +11,20 @@ use saga_core::{Json, Millis, Name};
 use saga_runtime::StoreError;
 
 use super::standing::{Change, Standing, is_too_late};
-use super::{Applied, CLOCK_SET_BACK, Cancelled, Group, Idle, Keyed, NewPurchase, Outstanding, Placed, Row, Store};
+use super::{
+    Applied, CLOCK_SET_BACK, Cancelled, Group, Idle, Keyed, NewPurchase, Outstanding, Placed, Promised, Row, Store,
+};
 use crate::domain::Status;
 use crate::results;
 
 /// This service's tables.
-pub const SCHEMA: Schema =
-    Schema { name: "purchase", migrations: &[("V1__init", include_str!("../../migrations/V1__init.sql"))] };
+pub const SCHEMA: Schema = Schema {
+    name: "purchase",
+    migrations: &[
+        ("V1__init", include_str!("../../migrations/V1__init.sql")),
+        ("V2__promise", include_str!("../../migrations/V2__promise.sql")),
+    ],
+};
 
 const ROW: &str = "select id, customer_id, status, amount, currency_code, input, last_seq, results, reason, \
                    created_at, updated_at, ended_at, cancel_requested_at from purchase";
@@ -82,6 +89,15 @@ impl Store for SqliteStore {
     ) -> Result<Cancelled, StoreError> {
         let work = move |conn: &Connection| cancel(conn, customer_id, id, &reason, pivot.as_ref(), now);
         self.0.write(Durability::Durable, work).await
+    }
+
+    async fn promise(&self, before: Millis, limit: u32) -> Result<Promised, StoreError> {
+        self.0.write(Durability::Durable, move |conn| promise(conn, before, limit)).await
+    }
+
+    async fn lowest_in_flight(&self) -> Result<Option<u64>, StoreError> {
+        let sql = "select min(id) from purchase indexed by purchase_in_flight where ended_at is null";
+        self.0.read(move |conn| Ok(conn.query_row(sql, [], |row| row.get(0))?)).await
     }
 
     async fn count_in_flight(&self) -> Result<u64, StoreError> {
@@ -213,6 +229,25 @@ fn forget_keys(conn: &Connection, before: Millis, limit: u32) -> Result<bool, Sq
         conn.prepare_cached("update forgotten_keys set up_to = ?1")?.execute([last])?;
     }
     Ok(looked_at == limit)
+}
+
+/// Walks up the ids and stops at the first purchase that has not ended, or not long ago.
+fn promise(conn: &Connection, before: Millis, limit: u32) -> Result<Promised, SqlError> {
+    let after: u64 = conn.query_row("select up_to from promise", [], |row| row.get(0))?;
+    let mut statement = conn.prepare_cached("select id, ended_at from purchase where id > ?1 order by id limit ?2")?;
+    let mut rows = statement.query(params![after, limit])?;
+    let (mut up_to, mut seen) = (after, 0);
+    while let Some(row) = rows.next()? {
+        if row.get::<_, Option<Millis>>(1)?.is_none_or(|ended| ended >= before) {
+            break;
+        }
+        up_to = row.get(0)?;
+        seen += 1;
+    }
+    if up_to > after {
+        conn.prepare_cached("update promise set up_to = ?1")?.execute([up_to])?;
+    }
+    Ok(Promised { up_to, more: seen == limit })
 }
 
 fn status(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Status> {

@@ -199,6 +199,7 @@ impl Shop {
             stop: stop.clone(),
             pace: Duration::ZERO,
             replica: None,
+            forget: None,
         };
         let service = purchase::build(&self.config, deps).await.unwrap();
         let router = Router::new().nest("/api/v1", service.router);

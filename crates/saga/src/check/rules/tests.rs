@@ -100,7 +100,7 @@ fn dossier(history: Vec<Vec<Event>>) -> Dossier {
         stock: [(3, if all { 4 } else { 0 })].into(),
         entries: [(3, if all { (1, 0) } else { (1, 1) })].into(),
         saga: Some(audited),
-        others: Vec::new(),
+        ..Dossier::default()
     }
 }
 
@@ -245,4 +245,47 @@ fn what_an_operator_ended_by_hand_is_the_operators_business() {
     history.push(vec![resolved]);
     let report = judged(&dossier(history), Wanted::default());
     assert_eq!((report.violations, report.by_hand), (0, 1), "{}", report.text());
+}
+
+fn removed(dossier: &mut Dossier) {
+    (dossier.forgotten, dossier.answers_forgotten) = (true, true);
+    (dossier.saga, dossier.effects) = (None, Vec::new());
+}
+
+#[test]
+fn what_is_forgotten_may_be_gone_and_what_it_led_to_must_still_fit_together() {
+    for history in [completed_history, declined_history] {
+        assert_eq!(broken(history(), removed), [0; 0]);
+        // Not yet removed by the orchestrator, but by the participants.
+        assert_eq!(broken(history(), |d| (d.answers_forgotten, d.effects) = (true, Vec::new())), [0; 0]);
+    }
+    let without = |change: fn(&mut Dossier)| {
+        broken(completed_history(), |dossier| {
+            removed(dossier);
+            change(dossier);
+        })
+    };
+    assert_eq!(without(|d| d.forgotten = false), [4], "above the watermark nothing may be gone");
+    assert_eq!(without(|d| d.order = None), [2]);
+    assert_eq!(without(|d| d.stock = [(3, 8)].into()), [2]);
+    assert_eq!(without(|d| d.purchase = None), [4]);
+    assert!(without(|d| d.payment = None).contains(&2));
+    let running = |d: &mut Dossier| {
+        let purchase = d.purchase.as_mut().unwrap();
+        (purchase.ended, purchase.status) = (false, "RUNNING".into());
+        purchase.results.retain(|event| !event.terminal);
+        purchase.last_seq = u32::try_from(purchase.results.len()).unwrap();
+    };
+    assert!(without(running).contains(&5), "only what has ended is forgotten");
+}
+
+#[test]
+fn no_participant_forgets_more_than_the_orchestrator() {
+    for (theirs, ours, violations) in
+        [(None, Some(3), 0), (Some(3), Some(3), 0), (Some(4), Some(3), 1), (Some(1), None, 1)]
+    {
+        let mut report = Report::default();
+        judge_marks(theirs, ours, &mut report);
+        assert_eq!(report.violations, violations, "{theirs:?} {ours:?}");
+    }
 }

@@ -23,6 +23,8 @@ started as (
         wake_at, started_at, updated_at
     from wanted
     where version = 1
+        -- What is forgotten has ended: a start of it is late.
+        and id > coalesce((select up_to from watermark as w where w.definition = wanted.definition), -1)
     order by id, definition
     on conflict (id, definition) do nothing
     returning id, definition
