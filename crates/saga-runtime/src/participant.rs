@@ -95,16 +95,13 @@ pub async fn run_participant(context: LoopContext, participant: Arc<dyn Particip
         if let Some(watermarks) = watermarks {
             remove_forgotten(&context, watermarks).await;
         }
+        std::future::pending::<()>().await;
     };
-    let (mut removing, mut removes) = (std::pin::pin!(removing), true);
-    let mut working = std::pin::pin!(work(context.clone(), participant));
-    loop {
-        // The end of the work is the end of the removal, wherever it is: what it has not removed it will find again.
-        tokio::select! {
-            biased;
-            () = &mut working => return,
-            () = &mut removing, if removes => removes = false,
-        }
+    // The end of the work is the end of the removal, wherever it is: what it has not removed it will find again.
+    tokio::select! {
+        biased;
+        () = work(context.clone(), participant) => {}
+        () = removing => {}
     }
 }
 
@@ -270,19 +267,15 @@ async fn forget(participant: &dyn Participant, mark: Watermark) {
     }
 }
 
-/// How many commands of a batch have no reply because they are forgotten; `None`: some have none without a reason.
-async fn forgotten(
-    participant: &dyn Participant,
-    batch: &[Command],
-    replies: &[Reply],
-) -> Result<Option<usize>, StoreError> {
-    let Some(watermarks) = participant.watermarks() else { return Ok(None) };
+/// How many commands of a batch have no reply because they are forgotten; none, if any of them has none without a reason.
+async fn forgotten(participant: &dyn Participant, batch: &[Command], replies: &[Reply]) -> Result<usize, StoreError> {
+    let Some(watermarks) = participant.watermarks() else { return Ok(0) };
     // Watermarks only rise: what was covered when the batch was handled is covered now.
     let marks = watermarks.marks().await?;
     let answered: HashSet<BarrierKey> = replies.iter().map(BarrierKey::answered_by).collect();
     let without: Vec<&Command> = batch.iter().filter(|c| !answered.contains(&BarrierKey::of(c))).collect();
     let lawful = without.len() + replies.len() == batch.len() && without.iter().all(|c| marks.covers(&c.saga));
-    Ok(lawful.then_some(without.len()))
+    Ok(if lawful { without.len() } else { 0 })
 }
 
 /// One command until it is answered, is found to be forgotten, or has failed too often.
@@ -326,8 +319,8 @@ async fn attempt(
         let run = match run {
             Ok(Ok(replies)) if replies.len() < batch.len() => {
                 let late = forgotten(participant, &batch, &replies).await;
-                context.stats.late_commands.add(late.as_ref().map_or(0, |late| late.unwrap_or(0) as u64));
-                Ok(late.map(|late| (late.unwrap_or(0), replies)))
+                context.stats.late_commands.add(late.as_ref().map_or(0, |late| *late as u64));
+                Ok(late.map(|late| (late, replies)))
             }
             other => other.map(|handled| handled.map(|replies| (0, replies))),
         };

@@ -146,7 +146,7 @@ pub(super) fn check(error: &KafkaError) -> Result<(), BusError> {
     }
 }
 
-/// Names that are met again with every record, made once.
+/// Topics are met again with every record: their names are made once.
 #[derive(Clone)]
 pub(super) struct Names {
     /// On the cluster, and here.
@@ -175,7 +175,7 @@ impl Names {
     }
 
     /// A record, copied out of the client's memory.
-    pub(super) fn delivery(&mut self, message: &BorrowedMessage<'_>) -> Delivery {
+    pub(super) fn delivery(&self, message: &BorrowedMessage<'_>) -> Delivery {
         let bytes = |slice: Option<&[u8]>| slice.map_or_else(Bytes::new, Bytes::copy_from_slice);
         let topic = self.topic(message.topic());
         let headers = message.headers().map_or_else(Headers::default, |headers| {
