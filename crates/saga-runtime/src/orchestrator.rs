@@ -120,6 +120,9 @@ pub enum OperateError {
     /// See [`StoreError`].
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Others kept writing the saga in between.
+    #[error("others kept changing the saga meanwhile; look at it and try again")]
+    Contended,
     /// The loop is not running.
     #[error("the orchestrator is not running")]
     Stopped,
@@ -263,12 +266,12 @@ impl Orchestrator {
                 () = sleep_until(&*clock, wake) => {}
             }
             failures = 0;
-            pace.begin(&*clock);
             let now = clock.now();
             if let Some(late) = wake.and_then(|wake| now.checked_sub(wake)) {
                 self.context.stats.timer_lag.observe_millis(late);
             }
             let due = self.timers.due(now, options.batch);
+            pace.begin(&*clock, deliveries.len() + requests.len() + due.len());
             if !due.is_empty() {
                 crash::point(GROUP, "timer");
             }

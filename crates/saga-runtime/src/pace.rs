@@ -1,13 +1,15 @@
-//! Pacing: a loop's units begin at least so far apart.
+//! Pacing: a loop's units begin apart, the further the more each of them finds.
 //!
 //! ```text
-//!   busy:  unit ▪▪▪··  unit ▪▪▪▪·  unit ▪▪···       what arrives meanwhile is the next batch
-//!   idle:                     ·  ▪▪                 nothing waits: the last beginning is long ago
+//!   busy:  unit ▪▪▪▪▪···  unit ▪▪▪▪▪▪▪··  unit ▪▪▪▪▪▪··    what arrives meanwhile is the next batch
+//!   idle:  unit ▪  unit ▪                                 a single message holds up nothing
 //! ```
 //!
-//! Not a linger: whatever arrives at an idle loop is taken up at once. But a loop that has just begun a unit lets the
-//! next one fill. A unit costs a commit, a round of requests to the broker and some wake-ups, however few messages it has;
-//! without a pace a loop at half load runs as many units as it can, each of a message or two, and that fills the machine.
+//! Not a linger: whatever arrives at an idle loop is taken up at once. But a loop that has just begun a unit of several
+//! messages lets the next one fill: a millisecond for each of them, up to the pace. A unit costs a commit, a round of
+//! requests to the broker and some wake-ups, however few messages it has; without a pace a loop at half load runs as many
+//! units as it can, each of a message or two, and that fills the machine. With one whatever the load, each hop of a
+//! purchase that is alone would wait for the hop before it.
 
 use std::time::Duration;
 
@@ -15,20 +17,30 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 
+/// What each message of a unit holds the next one up.
+const EACH: Duration = Duration::from_millis(1);
+
+/// How long after the beginning of a unit of so many messages the next one may begin, at most `most`.
+pub fn apart(most: Duration, messages: usize) -> Duration {
+    most.min(EACH.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX)))
+}
+
 /// When the next unit may begin.
 #[derive(Debug)]
 pub struct Pace {
-    /// In ns; 0: always.
-    apart: u64,
+    most: Duration,
+    /// After the last one.
+    apart: Duration,
     /// When the last one began, in ns since the epoch.
     begun: u64,
 }
 
 impl Pace {
-    /// Units begin at least so far apart; zero: one right after the other.
-    pub fn new(apart: Duration) -> Self {
-        Self { apart: u64::try_from(apart.as_nanos()).unwrap_or(u64::MAX), begun: 0 }
+    /// Units of many messages begin so far apart; zero: one right after the other.
+    pub fn new(most: Duration) -> Self {
+        Self { most, apart: Duration::ZERO, begun: 0 }
     }
+
 
     /// Waits until a unit may begin. `false`: stopped meanwhile. Cancel-safe.
     pub async fn turn(&self, clock: &dyn Clock, stop: &CancellationToken) -> bool {
@@ -43,20 +55,20 @@ impl Pace {
         }
     }
 
-    /// A unit begins.
-    pub fn begin(&mut self, clock: &dyn Clock) {
-        if self.apart > 0 {
+    /// A unit of so many messages begins.
+    pub fn begin(&mut self, clock: &dyn Clock, messages: usize) {
+        if !self.most.is_zero() {
             self.begun = clock.nanos();
+            self.apart = apart(self.most, messages);
         }
     }
 
     fn left(&self, clock: &dyn Clock) -> Duration {
-        if self.apart == 0 {
+        if self.apart.is_zero() {
             return Duration::ZERO;
         }
         // A clock that was set back makes it wait once, and no longer than usual.
-        let since = clock.nanos().saturating_sub(self.begun);
-        Duration::from_nanos(self.apart.saturating_sub(since))
+        self.apart.saturating_sub(Duration::from_nanos(clock.nanos().saturating_sub(self.begun)))
     }
 }
 
@@ -92,13 +104,14 @@ mod tests {
         }
     }
 
-    async fn units(apart: u64, work: &[u64]) -> Vec<u64> {
+    /// What was waited for between units of so many messages, each of which took so many ms.
+    async fn units(most: u64, work: &[(usize, u64)]) -> Vec<u64> {
         let (clock, stop) = (Hands::default(), CancellationToken::new());
         clock.now.store(1_000, Ordering::Relaxed);
-        let mut pace = Pace::new(Duration::from_millis(apart));
-        for ms in work {
+        let mut pace = Pace::new(Duration::from_millis(most));
+        for (messages, ms) in work {
             assert!(pace.turn(&clock, &stop).await);
-            pace.begin(&clock);
+            pace.begin(&clock, *messages);
             clock.now.fetch_add(*ms, Ordering::Relaxed);
         }
         clock.waits.into_inner()
@@ -106,12 +119,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_busy_loops_units_begin_apart() {
-        assert_eq!(units(5, &[1, 2, 5, 9, 0]).await, [4, 3]);
+        assert_eq!(units(5, &[(9, 1), (5, 2), (7, 5), (6, 9), (8, 0)]).await, [4, 3]);
+    }
+
+    #[tokio::test]
+    async fn few_messages_hold_up_the_next_ones_no_longer_than_they_are_many() {
+        assert_eq!(units(15, &[(1, 1), (3, 1), (40, 1), (0, 0), (1, 0)]).await, [2, 14]);
     }
 
     #[tokio::test]
     async fn without_a_pace_nothing_waits() {
-        assert!(units(0, &[0, 0, 3]).await.is_empty());
+        assert!(units(0, &[(1, 0), (90, 0), (1, 3)]).await.is_empty());
     }
 
     #[tokio::test]
@@ -119,7 +137,7 @@ mod tests {
         let (clock, stop) = (Hands::default(), CancellationToken::new());
         clock.now.store(1_000_000, Ordering::Relaxed);
         let mut pace = Pace::new(Duration::from_millis(5));
-        pace.begin(&clock);
+        pace.begin(&clock, 9);
         clock.now.store(1_000, Ordering::Relaxed);
         assert!(pace.turn(&clock, &stop).await);
         assert_eq!(*clock.waits.lock(), [5]);
@@ -129,7 +147,7 @@ mod tests {
     async fn a_stop_does_not_wait() {
         let (clock, stop) = (Hands::default(), CancellationToken::new());
         let mut pace = Pace::new(Duration::from_secs(3600));
-        pace.begin(&clock);
+        pace.begin(&clock, 9);
         stop.cancel();
         assert!(!pace.turn(&clock, &stop).await);
         assert!(clock.waits.lock().is_empty());

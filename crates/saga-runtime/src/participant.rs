@@ -133,7 +133,7 @@ async fn work(context: LoopContext, participant: Arc<dyn Participant>) {
             }
         };
         failures = 0;
-        pace.begin(&**clock);
+        pace.begin(&**clock, deliveries.len());
         crash::point(group, "fetched");
         let mut traced = Batch::of(&context, &deliveries);
         let Some(answers) = unit(&context, &*participant, &counted, deliveries, &mut traced).await else { return };

@@ -72,7 +72,7 @@ impl Consumer {
             match arrived {
                 Ok(deliveries) => {
                     failures = 0;
-                    pace.begin(&*self.clock);
+                    pace.begin(&*self.clock, deliveries.len());
                     if !self.unit(deliveries).await {
                         return;
                     }

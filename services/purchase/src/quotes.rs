@@ -84,7 +84,7 @@ async fn questions(
             () = stop.cancelled() => return,
             count = asked.recv_many(&mut waiting, QUEUE) => if count == 0 { return },
         }
-        pace.begin(&*clock);
+        pace.begin(&*clock, waiting.len());
         for question in split(std::mem::take(&mut waiting)) {
             tasks.spawn(ask(Arc::clone(&catalogue), question));
         }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use saga_runtime::StoreError;
+use saga_runtime::pace::apart;
 use tokio::sync::{mpsc, oneshot};
 
 /// Makes batches of single requests. Cheap to clone; ends with its last clone, after what was queued is done.
@@ -33,8 +34,8 @@ where
     T: Clone + Send + Sync + 'static,
     R: Send + 'static,
 {
-    /// `run` writes a batch of at most `limit` as one transaction and answers each in order. Two of them begin at least
-    /// `pace` apart, so that under load each has company. Needs a runtime.
+    /// `run` writes a batch of at most `limit` as one transaction and answers each in order. They begin apart as
+    /// [`saga_runtime::pace`] says, so that under load each has company. Needs a runtime.
     pub fn new<F, Fut>(limit: usize, pace: Duration, run: F) -> Self
     where
         F: Fn(Vec<T>) -> Fut + Send + Sync + 'static,
@@ -44,7 +45,8 @@ where
         let work = async move {
             let mut batch = Vec::with_capacity(limit);
             while waiting.recv_many(&mut batch, limit.max(1)).await > 0 {
-                tokio::join!(write(std::mem::take(&mut batch), &run), rest(pace));
+                let rest = rest(apart(pace, batch.len()));
+                tokio::join!(write(std::mem::take(&mut batch), &run), rest);
             }
         };
         #[expect(

@@ -41,11 +41,12 @@ const STORE: &str = "insert into barrier (saga_id, definition, step, op, outcome
         $6::bigint
     from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])
         as k (saga_id, definition, step, op, outcome)";
-// In one statement: what is removed is covered before.
+// In one statement: what is removed is covered before. A value, not `exists`, which may be answered by hashing the whole
+// table: planned while it is small, each batch then reads all answers there have ever been.
 const SETTLED: &str = "select k.ord
     from unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) with ordinality as k (saga_id, definition, step, op, ord)
     where k.saga_id <= (select up_to from watermark as w where w.definition = k.definition)
-        or exists (select from barrier where saga_id = k.saga_id and definition = k.definition
+        or (select true from barrier where saga_id = k.saga_id and definition = k.definition
             and step = k.step and op = k.op)";
 
 /// What a batch of commands does to a participant's own rows. Works on what was loaded, in memory; writes it at the end.

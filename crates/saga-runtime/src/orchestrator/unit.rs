@@ -90,6 +90,8 @@ impl Orchestrator {
             let Some(again) = self.round(items, &mut out).await? else { return Ok(false) };
             items = again;
         }
+        // Commands that go unanswered go out again, and so bring back what is left here; nobody brings back a verb.
+        items.iter_mut().for_each(|item| answer(item, Err(OperateError::Contended)));
         self.forget(&mut out).await?;
         let published = self.publish(out.messages).await;
         self.record(out.traced).await;

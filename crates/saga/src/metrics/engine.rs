@@ -81,10 +81,13 @@ fn orchestrator(stats: &Stats, page: &mut Page) {
         ("duplicate_start", &stats.duplicate_starts),
         ("unknown_saga", &stats.unknown_sagas),
         ("late_start", &stats.late_starts),
+        ("late_command", &stats.late_commands),
     ];
     page.counters("messages_ignored", "Messages that were late, double, or about nothing.", "kind", &ignored);
     let help = "Promises of a starter that a saga which has not ended kept from being followed in full.";
     page.counter("promises_held_back", help, &[], stats.held_back.get());
+    let help = "Sagas, and answers about them, that retention removed here.";
+    page.counter("rows_removed", help, &[], stats.removed.get());
     page.counter("write_conflicts", "Compare-and-set that lost.", &[], stats.conflicts.get());
     let help = "Commits that were refused because another owner had taken the partition over.";
     page.counter("fenced_writes", help, &[], stats.fenced.get());

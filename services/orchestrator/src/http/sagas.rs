@@ -307,7 +307,7 @@ pub(super) fn problem(error: OperateError) -> Problem {
         OperateError::Stopped => Problem::new(Code::DependencyUnavailable, detail),
         OperateError::Rejected(Rejection::UnknownSaga(key)) => not_found(&key),
         OperateError::Rejected(Rejection::NotTerminal { .. }) => invalid("#/status", detail),
-        OperateError::Rejected(_) => Problem::new(Code::Conflict, detail),
+        OperateError::Rejected(_) | OperateError::Contended => Problem::new(Code::Conflict, detail),
     }
 }
 
