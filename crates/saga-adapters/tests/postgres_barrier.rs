@@ -120,6 +120,31 @@ async fn an_impossible_stored_answer_is_a_fault() {
     assert!(matches!(deliver(&pg, &[command(1, Op::Do)]).await, Err(StoreError::Fault(_))));
 }
 
+#[tokio::test]
+async fn looking_for_answers_reads_no_others() {
+    // One session: its statistics are complete when it says so.
+    let options = Options { pool_size: 1, ..Options::new(testkit::postgres::database()) };
+    let pg = Pg::connect(&options, &SCHEMA).await.unwrap();
+    let fill = "insert into barrier select id, 'purchase', 'take', 'do', '{}', 1 from generate_series(1, 5000) as id";
+    let batch: Vec<Command> = (4_990..5_010).map(|id| command(id, Op::Do)).collect();
+    // Planned while there is nothing, as in a new shop.
+    for _ in 0..10 {
+        settled(&pg, &batch).await.unwrap();
+    }
+    pg.run(Query::new(fill)).await.unwrap();
+    let read = async || -> i64 {
+        pg.run(Query::new("select pg_stat_force_next_flush()")).await.unwrap();
+        let read = "select seq_tup_read + idx_tup_fetch from pg_stat_user_tables where relname = 'barrier'";
+        pg.run(Query::new(read)).await.unwrap()[0].get(0)
+    };
+    let before = read().await;
+    for _ in 0..10 {
+        assert_eq!(settled(&pg, &batch).await.unwrap().iter().filter(|settled| **settled).count(), 11);
+    }
+    let rows = read().await - before;
+    assert!((1..=10 * 20).contains(&rows), "{rows} rows read for 110 answers");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_loses_the_race_for_a_command_runs_again_and_finds_the_answer() {
     let pg = open().await;

@@ -177,7 +177,7 @@ pub struct Bus {
     pub prefix: String,
     /// How long records wait for company on their way to a broker, in ms: fewer packets, and that much later at each hop.
     pub linger_ms: u64,
-    /// On Kafka: how far apart a loop's batches begin at least, in ms, so that under load each has more in it.
+    /// On Kafka: how long at most a loop lets the next batch fill, in ms; one ms for each message of the last.
     pub pace_ms: u64,
     /// Partitions of the topics that `saga migrate` makes: the most replicas that share the work.
     pub partitions: u32,
@@ -298,7 +298,7 @@ impl Default for Bus {
             queue: 8_192,
             prefix: String::new(),
             linger_ms: 1,
-            pace_ms: 5,
+            pace_ms: 15,
             partitions: 2,
             replication: 1,
             retention_hours: 24,

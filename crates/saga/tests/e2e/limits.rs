@@ -13,7 +13,7 @@ use crate::town::{PATIENCE, Person, created, product};
 /// Streams that are open at once.
 const STREAMS: usize = 1_000;
 /// What they may cost together, in KiB.
-const COST: u64 = 40 * 1_024;
+const COST: u64 = 24 * 1_024;
 
 /// Resident memory of a process, in KiB.
 fn resident(pid: u32) -> u64 {

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use saga_adapters::sqlite::rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -113,6 +114,24 @@ async fn a_stuck_saga_is_cancelled_and_what_it_held_is_given_back() {
     let again = run(data, &["sagas", "cancel", &id, "--reason", "once more"]);
     assert_eq!(again.status.code(), Some(1));
     assert_eq!(json(data, &["check", "--settled", "--expect-compensated", "1"])["violations"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verb_that_others_keep_getting_ahead_of_is_a_conflict_and_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    let (_process, _mary, bought) = stuck(data, 1).await;
+    let id = bought[0].to_string();
+    let file = Connection::open(data.join("orchestrator.db")).unwrap();
+    // Whoever writes a saga finds that it is not as it was.
+    file.execute_batch("create trigger ahead before update on saga begin select raise(ignore); end").unwrap();
+    let retry = ["sagas", "retry", &id, "--reason", "again"];
+    let lost = run(data, &retry);
+    let told = stderr(&lost);
+    assert!(lost.status.code() == Some(1) && told.contains("others kept changing the saga"), "{told}");
+    assert_eq!(json(data, &["sagas", "show", &id])["status"], "STUCK");
+    file.execute_batch("drop trigger ahead").unwrap();
+    assert_eq!(json(data, &retry)["status"], "RUNNING");
 }
 
 #[tokio::test(flavor = "multi_thread")]
