@@ -41,7 +41,6 @@ impl Pace {
         Self { most, apart: Duration::ZERO, begun: 0 }
     }
 
-
     /// Waits until a unit may begin. `false`: stopped meanwhile. Cancel-safe.
     pub async fn turn(&self, clock: &dyn Clock, stop: &CancellationToken) -> bool {
         let wait = self.left(clock);
