@@ -1,7 +1,7 @@
 //! Ids: 53-bit, time-ordered numbers that every JSON client can hold.
 //!
 //! 41 bits of milliseconds since 2025 · 5 bits of node · 7 bits of sequence. Good until 2094. The node number is
-//! leased from a database, so two replicas never share one.
+//! the setting `node`, which no two processes of a service may share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

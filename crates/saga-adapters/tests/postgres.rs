@@ -373,23 +373,24 @@ mod groups {
             let sim = Arc::new(testkit::sim::Sim::new(1, false));
             let batches = Arc::new(parking_lot::Mutex::new(Vec::new()));
             let seen = Arc::clone(&batches);
-            let groups = Groups::new(8, Duration::from_millis(20), move |items: Vec<u8>| {
+            let groups = Groups::new(8, Duration::from_millis(5), move |items: Vec<u8>| {
                 seen.lock().push(items.clone());
                 async move { Ok(items) }
             });
-            assert_eq!(groups.put(1).await, Ok(1));
-            assert_eq!(sim.elapsed(), 0, "who comes to an idle one does not wait");
             let mut requests = tokio::task::JoinSet::new();
-            for (item, after) in [(2, 1), (3, 10), (4, 19)] {
+            // Eight at once let the next ones wait for the whole pace, one for a millisecond.
+            let first = (1..=8).map(|item| (item, 0));
+            for (item, after) in first.chain([(9, 1), (10, 4), (11, 7), (12, 8), (13, 20)]) {
                 let (groups, sim) = (groups.clone(), Arc::clone(&sim));
                 requests.spawn(async move {
                     sim.sleep(after).await;
                     groups.put(item).await
                 });
             }
-            assert_eq!(requests.join_all().await.iter().filter(|answer| answer.is_ok()).count(), 3);
-            assert_eq!(sim.elapsed(), 20);
-            assert_eq!(*batches.lock(), [vec![1], vec![2, 3, 4]]);
+            assert_eq!(requests.join_all().await.iter().filter(|answer| answer.is_ok()).count(), 13);
+            assert_eq!(sim.elapsed(), 20, "who comes to an idle one does not wait");
+            let batches: Vec<Vec<u8>> = batches.lock().clone();
+            assert_eq!(batches, [(1..=8).collect(), vec![9, 10], vec![11], vec![12], vec![13]]);
         });
     }
 

@@ -20,6 +20,7 @@ mod unit;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use saga_core::{Definition, Input, Millis, Name, Rejection, Saga, SagaKey};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -250,6 +251,10 @@ impl Orchestrator {
                     requests.push(request);
                     while requests.len() < options.batch && let Ok(more) = self.requests.try_recv() {
                         requests.push(more);
+                    }
+                    // However many verbs come, what the participants say is heard. An error comes again.
+                    if let Some(Ok(arrived)) = subscription.next(options.batch).now_or_never() {
+                        deliveries = arrived;
                     }
                 }
                 arrived = subscription.next(options.batch) => match arrived {

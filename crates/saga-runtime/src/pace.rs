@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   busy:  unit ▪▪▪▪▪···  unit ▪▪▪▪▪▪▪··  unit ▪▪▪▪▪▪··    what arrives meanwhile is the next batch
-//!   idle:  unit ▪  unit ▪                                 a single message holds up nothing
+//!   idle:  unit ▪  unit ▪                                 a single message holds up a millisecond
 //! ```
 //!
 //! Not a linger: whatever arrives at an idle loop is taken up at once. But a loop that has just begun a unit of several

@@ -127,6 +127,12 @@ pub enum Command {
     Admin(AdminCommand),
     /// Ask a running shop whether it is ready; exits with 1 if not
     Healthcheck(Remote),
+    /// Print the `OpenAPI` document of the shop's API
+    Openapi {
+        /// That of the operators' API instead
+        #[arg(long)]
+        admin: bool,
+    },
     /// Print the manual page, or write one for each verb
     Man(ManArgs),
     /// Print a completion script for a shell

@@ -29,6 +29,7 @@ use serde_json::Value;
 use crate::args::{Cli, Command, Remote};
 use crate::config::{Config, ConfigError};
 use crate::remote::{Admin, RunFile};
+use crate::up::documents;
 use crate::up::roles::ALL;
 use output::Output;
 
@@ -94,6 +95,11 @@ fn dispatch(cli: Cli, output: &Output) -> anyhow::Result<Verdict> {
         clap_complete::generate(shell, &mut Cli::command(), "saga", &mut std::io::stdout());
         return Ok(Verdict::Fine);
     }
+    if let Some(Command::Openapi { admin }) = command {
+        let document = if admin { documents::admin()? } else { documents::public()? };
+        output.value(&document);
+        return Ok(Verdict::Fine);
+    }
     if let Some(Command::Man(args)) = command {
         return man::run(&args, output).map(|()| Verdict::Fine);
     }
@@ -135,6 +141,7 @@ async fn run(command: Command, config: Config, output: &Output) -> anyhow::Resul
         | Command::Serve { .. }
         | Command::Config(_)
         | Command::Doctor(_)
+        | Command::Openapi { .. }
         | Command::Man(_)
         | Command::Completions { .. } => {}
     }

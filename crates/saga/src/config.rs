@@ -157,7 +157,7 @@ pub struct Stores {
     pub connections: usize,
     /// A statement that takes longer is ended, in ms.
     pub statement_timeout_ms: u64,
-    /// On PostgreSQL: how far apart the commits of new purchases begin at least, in ms, so that under load each has more in it.
+    /// On PostgreSQL: how long at most the next commit of new purchases may fill, in ms; as the bus's.
     pub pace_ms: u64,
     /// How long a start waits for a server that is not there yet, in seconds.
     pub connect_for_s: u64,

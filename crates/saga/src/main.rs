@@ -5,9 +5,9 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    // The allocator asks for huge pages, and a connection's buffers, mostly empty, then are resident in full: a third of
-    // what the process holds. Where the kernel has none there is nothing to switch off.
-    #[cfg(target_os = "linux")]
+    // mimalloc asks for huge pages, and a connection's buffers, mostly empty, then are resident in full (bench/README.md).
+    // Where the kernel has none, or does not let us, nothing else is different.
+    #[cfg(all(target_os = "linux", feature = "mimalloc"))]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     saga::cli::main()
 }

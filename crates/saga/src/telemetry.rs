@@ -60,14 +60,13 @@ pub(crate) struct Telemetry {
 }
 
 impl Telemetry {
-    /// As the environment says.
+    /// As the environment says; `name` is what the process calls itself if that says nothing.
     ///
     /// # Errors
     /// When it says what cannot be done.
-    pub(crate) fn start(config: &Config) -> anyhow::Result<Self> {
-        let Some(settings) = Settings::read(crate::config::variable).map_err(|error| anyhow::anyhow!(error))? else {
-            return Ok(Self::default());
-        };
+    pub(crate) fn start(config: &Config, name: &str) -> anyhow::Result<Self> {
+        let settings = Settings::read(name, crate::config::variable).map_err(|error| anyhow::anyhow!(error))?;
+        let Some(settings) = settings else { return Ok(Self::default()) };
         let transport = Transport::new(&settings)?;
         let (queue, spans) = mpsc::channel(settings.queue);
         let counts = Arc::new(Spans::default());

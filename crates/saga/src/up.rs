@@ -105,7 +105,7 @@ impl Shop {
             Some(token) if folder.is_none() => hard_to_guess(token)?,
             _ => token()?,
         };
-        let telemetry = Telemetry::start(&config)?;
+        let telemetry = Telemetry::start(&config, &name_of(&roles))?;
         let core = services::Core {
             config: config.clone(),
             roles,
@@ -263,4 +263,12 @@ async fn until_signal(config: Config, roles: BTreeSet<ServiceRole>, output: &Out
     }
     anyhow::ensure!(!failed, "a part of the shop ended by itself; the reason is in the log");
     Ok(())
+}
+
+/// What a process calls itself in traces: by its service, if it is only one.
+fn name_of(roles: &BTreeSet<ServiceRole>) -> String {
+    match roles.iter().next() {
+        Some(role) if roles.len() == 1 => format!("saga-{role}"),
+        _ => "saga".to_owned(),
+    }
 }

@@ -51,7 +51,7 @@ pub(crate) struct Consumer {
     pub(crate) stats: Arc<Stats>,
     pub(crate) stop: CancellationToken,
     pub(crate) replica: Option<Replica>,
-    /// How far apart batches begin.
+    /// How long at most the next batch may fill.
     pub(crate) pace: Duration,
 }
 

@@ -143,7 +143,7 @@ pub struct Deps {
     pub tasks: TaskTracker,
     /// Ends loops, streams and long polls.
     pub stop: CancellationToken,
-    /// How far apart batches of results, and questions to the catalogue, begin; see `saga_runtime::pace`.
+    /// How long at most the next batch of results, and question to the catalogue, may fill; see `saga_runtime::pace`.
     pub pace: Duration,
     /// Where several share the work: this one's number, by which its ids are made.
     pub replica: Option<u16>,

@@ -36,7 +36,7 @@ struct Asked {
     answer: oneshot::Sender<Result<Vec<Quote>, CatalogueError>>,
 }
 
-/// Asks `catalogue` at most every `pace`; zero: each request for itself.
+/// Asks `catalogue` as `saga_runtime::pace` says; zero: each request for itself.
 pub(crate) fn together(
     catalogue: Arc<dyn Catalogue>,
     pace: Duration,

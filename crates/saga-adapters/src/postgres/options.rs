@@ -30,7 +30,7 @@ pub struct Options {
     /// Whether commits that can be derived again skip the wait for the disk (`synchronous_commit = off` for that
     /// transaction only); everything else always waits.
     pub lazy_commits: bool,
-    /// Two commits of a group (see [`super::Groups`]) begin at least this far apart.
+    /// How long at most the next commit of a group (see [`super::Groups`]) may fill; see [`saga_runtime::pace`].
     pub pace: Duration,
 }
 

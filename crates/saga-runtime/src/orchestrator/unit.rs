@@ -90,8 +90,11 @@ impl Orchestrator {
             let Some(again) = self.round(items, &mut out).await? else { return Ok(false) };
             items = again;
         }
-        // Commands that go unanswered go out again, and so bring back what is left here; nobody brings back a verb.
-        items.iter_mut().for_each(|item| answer(item, Err(OperateError::Contended)));
+        for mut item in items {
+            // What a reply or a timer was about is read again, and what is still outstanding goes out once more.
+            self.doubt(&item.key);
+            answer(&mut item, Err(OperateError::Contended));
+        }
         self.forget(&mut out).await?;
         let published = self.publish(out.messages).await;
         self.record(out.traced).await;

@@ -11,7 +11,7 @@ const KEPT: usize = 100;
 /// An invariant that does not hold.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct Violation {
-    /// Its number in the list of invariants (docs/guarantees.md).
+    /// Its number in the list of invariants (docs/operations.md).
     pub invariant: u8,
     /// What it is about: `purchase 5`, `product 7`, a file.
     pub subject: String,

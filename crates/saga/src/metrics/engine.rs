@@ -6,6 +6,8 @@ use chassis::metrics::{Page, SECONDS, Source, UNITS};
 use saga_runtime::Stats;
 use saga_runtime::stats::{Group, OfDefinition, OfStep};
 
+const IGNORED: &str = "Messages that were late, double, or about nothing.";
+
 /// The loops of a process. The orchestrator's series are only shown where it runs.
 pub(crate) struct Engine {
     pub(crate) stats: Arc<Stats>,
@@ -18,6 +20,9 @@ impl Source for Engine {
         page.counter("messages_published", "Messages that the bus took.", &[], stats.published.get());
         let help = "Units of work that were run again because the database or the bus could not.";
         page.counter("units_retried", help, &[], stats.retried_units.get());
+        let help = "Sagas, and answers about them, that retention removed here.";
+        page.counter("rows_removed", help, &[], stats.removed.get());
+        page.counters("messages_ignored", IGNORED, "kind", &[("late_command", &stats.late_commands)]);
         for group in stats.groups.all() {
             participant(&group, page);
         }
@@ -81,13 +86,10 @@ fn orchestrator(stats: &Stats, page: &mut Page) {
         ("duplicate_start", &stats.duplicate_starts),
         ("unknown_saga", &stats.unknown_sagas),
         ("late_start", &stats.late_starts),
-        ("late_command", &stats.late_commands),
     ];
-    page.counters("messages_ignored", "Messages that were late, double, or about nothing.", "kind", &ignored);
+    page.counters("messages_ignored", IGNORED, "kind", &ignored);
     let help = "Promises of a starter that a saga which has not ended kept from being followed in full.";
     page.counter("promises_held_back", help, &[], stats.held_back.get());
-    let help = "Sagas, and answers about them, that retention removed here.";
-    page.counter("rows_removed", help, &[], stats.removed.get());
     page.counter("write_conflicts", "Compare-and-set that lost.", &[], stats.conflicts.get());
     let help = "Commits that were refused because another owner had taken the partition over.";
     page.counter("fenced_writes", help, &[], stats.fenced.get());
@@ -124,4 +126,21 @@ fn step(definition: &OfDefinition, of: &OfStep, page: &mut Page) {
     page.counter("steps_stuck", "Times that a step ran out of attempts: a human is needed.", &labels, of.stuck.get());
     let help = "From a command's last sending to its final answer.";
     page.histogram("step_duration_seconds", help, &labels, &of.took.snapshot(), SECONDS);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_participants_count_is_shown_where_no_orchestrator_runs() {
+        let stats = Arc::new(Stats::default());
+        stats.late_commands.add(2);
+        stats.removed.add(3);
+        let mut page = Page::default();
+        Engine { stats, drives: false }.collect(&mut page);
+        let text = page.render();
+        assert!(text.contains("saga_messages_ignored_total{kind=\"late_command\"} 2"), "{text}");
+        assert!(text.contains("saga_rows_removed_total 3") && !text.contains("saga_transitions_total"), "{text}");
+    }
 }

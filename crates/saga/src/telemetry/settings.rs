@@ -48,11 +48,11 @@ impl std::fmt::Debug for Settings {
 const QUEUE: u64 = 20_480;
 
 impl Settings {
-    /// Reads them; `None`: nothing is traced.
+    /// Reads them; `None`: nothing is traced. `name` is the service's, unless they say another.
     ///
     /// # Errors
     /// The first variable with a value that cannot be followed, and what can.
-    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
+    pub fn read(service: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
         let of_traces = |name: &str| {
             let own = variable(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}"));
             own.or_else(|| variable(&format!("OTEL_EXPORTER_OTLP_{name}")))
@@ -90,7 +90,7 @@ impl Settings {
             headers: pairs("OTEL_EXPORTER_OTLP_HEADERS", &of_traces("HEADERS").unwrap_or_default())?,
             timeout: Duration::from_millis(timeout),
             sampler: sampler(&variable)?,
-            resource: resource(&variable)?,
+            resource: resource(service, &variable)?,
             queue: usize::try_from(queue).unwrap_or(usize::MAX >> 4),
             batch: usize::try_from(batch).unwrap_or(512),
             delay_ms: number("OTEL_BSP_SCHEDULE_DELAY", 5_000)?,
@@ -138,9 +138,9 @@ fn sampler(variable: &impl Fn(&str) -> Option<String>) -> Result<Sampler, String
     Ok(Sampler { parent_based, ratio })
 }
 
-fn resource(variable: &impl Fn(&str) -> Option<String>) -> Result<BTreeMap<String, String>, String> {
+fn resource(name: &str, variable: &impl Fn(&str) -> Option<String>) -> Result<BTreeMap<String, String>, String> {
     let mut all = BTreeMap::from([
-        ("service.name".to_owned(), "saga".to_owned()),
+        ("service.name".to_owned(), name.to_owned()),
         ("service.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("telemetry.sdk.language".to_owned(), "rust".to_owned()),
     ]);
@@ -189,7 +189,7 @@ mod tests {
 
     fn read(variables: &[(&str, &str)]) -> Result<Option<Settings>, String> {
         let all: BTreeMap<&str, &str> = variables.iter().copied().collect();
-        Settings::read(|name| all.get(name).map(|value| (*value).to_owned()))
+        Settings::read("saga-order", |name| all.get(name).map(|value| (*value).to_owned()))
     }
 
     const AT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/");
@@ -224,6 +224,7 @@ mod tests {
         assert_eq!(settings.headers, [pair("authorization", "Bearer abc"), pair("x-tenant", "7")]);
         assert_eq!(settings.resource["service.name"], "two");
         assert_eq!(settings.resource["deployment.environment.name"], "test");
+        assert_eq!(read(&[AT]).unwrap().unwrap().resource["service.name"], "saga-order");
         assert!(!format!("{settings:?}").contains("abc"));
     }
 

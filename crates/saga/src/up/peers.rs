@@ -73,6 +73,8 @@ impl RemoteCatalogue {
         let mut tries = 1;
         loop {
             let mut request = Request::new(message.clone());
+            // Who answers learns when nobody listens any more.
+            request.set_timeout(CALL_WITHIN);
             let span = above.map(|above| {
                 let own = above.at(self.tracer.fresh());
                 if let Ok(value) = own.to_string().parse() {

@@ -91,7 +91,7 @@ pub(crate) fn database(config: &Config, role: ServiceRole, url: &str) -> postgre
     }
 }
 
-/// How far apart the units of a loop begin: in process one comes right after the other.
+/// How long at most a loop lets its next unit fill: in process one comes right after the other.
 ///
 /// # Errors
 /// When the bus's URL is none.

@@ -112,6 +112,9 @@ async fn damaged_and_foreign_files_are_refused_by_name_and_left_alone() {
     for name in ["payment.db-wal", "payment.db-shm", "order.db-wal", "order.db-shm"] {
         drop(std::fs::remove_file(data.path().join(name)));
     }
+    let foreign = std::fs::read(data.path().join("payment.db")).unwrap();
+    let message = refused("order.db", &foreign);
+    assert!(message.contains("payment"), "{message}");
     let damaged = {
         let mut bytes = std::fs::read(data.path().join("product.db")).unwrap();
         let middle = bytes.len() / 2;
@@ -122,6 +125,15 @@ async fn damaged_and_foreign_files_are_refused_by_name_and_left_alone() {
         drop(std::fs::remove_file(data.path().join("product.db-wal")));
         drop(std::fs::remove_file(data.path().join("product.db-shm")));
         refused("product.db", &damaged);
+    }
+}
+
+#[test]
+fn the_documents_can_be_had_without_a_shop() {
+    let data = TempDir::new().unwrap();
+    for (args, path) in [(&["openapi"][..], "/api/v1/purchases"), (&["openapi", "--admin"], "/admin/sagas")] {
+        let document: serde_json::Value = serde_json::from_slice(&run(data.path(), args).stdout).unwrap();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1") && document["paths"][path].is_object());
     }
 }
 

@@ -135,6 +135,77 @@ async fn a_verb_that_others_keep_getting_ahead_of_is_a_conflict_and_changes_noth
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_api_and_console_show_and_do_can_be_had_in_a_terminal() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    let (process, _mary, bought) = stuck(data, 4).await;
+    let [skipped, resolved, ..] = [bought[0].to_string(), bought[1].to_string()];
+    let told = |args: &[&str]| {
+        let output = run(data, args);
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        stdout(&output) + &stderr(&output)
+    };
+    let counts = told(&["sagas", "counts"]);
+    assert!(counts.contains("STUCK") && counts.contains('4'), "{counts}");
+    let messages = told(&["sagas", "messages", &skipped]);
+    assert!(messages.contains("create-payment") && messages.contains("update-product-inventory"), "{messages}");
+    let participants = told(&["participants"]);
+    assert!(["product", "order", "payment"].iter().all(|name| participants.contains(name)), "{participants}");
+    let topics = json(data, &["topics", "list"]);
+    let topic = topics["items"].as_array().unwrap().iter().find_map(|topic| topic["topic"].as_str()).unwrap();
+    told(&["topics", "messages", topic]);
+
+    // Declared dealt with, and ended by hand.
+    let skip = json(data, &["sagas", "skip", &skipped, "--reason", "paid in cash"]);
+    assert!(skip["status"] == "RUNNING" || skip["status"] == "COMPLETED", "{skip}");
+    let ended = ["sagas", "resolve", &resolved, "--status", "COMPENSATED", "--reason", "sent back by post"];
+    assert_eq!(json(data, &ended)["status"], "COMPENSATED");
+    // To many: first only told.
+    let bulk = ["sagas", "bulk", "cancel", "--state", "STUCK", "--reason", "the gateway is gone"];
+    assert!(told(&bulk).contains('2'));
+    assert_eq!(json(data, &["sagas", "list", "--state", "STUCK"])["items"].as_array().unwrap().len(), 2);
+    told(&[&bulk[..], &["--yes"]].concat());
+    eventually("none is stuck", || async {
+        json(data, &["sagas", "list", "--state", "STUCK"])["items"].as_array().unwrap().is_empty().then_some(())
+    })
+    .await;
+    let audit = told(&["audit"]);
+    assert!(
+        ["paid in cash", "sent back by post", "the gateway is gone"].iter().all(|why| audit.contains(why)),
+        "{audit}"
+    );
+
+    // Letters, one after the other: shown, sent again, thrown away.
+    let topic = "purchase";
+    drop(process);
+    letters(data, topic);
+    let _process = Process::start(data).await;
+    let listed = json(data, &["dlq", "list", topic]);
+    let ids: Vec<String> =
+        listed["items"].as_array().unwrap().iter().map(|letter| letter["id"].to_string().replace('"', "")).collect();
+    assert_eq!(ids.len(), 2, "{listed}");
+    assert!(told(&["dlq", "show", topic, &ids[0]]).contains("no such thing"));
+    told(&["dlq", "purge", topic, "--id", &ids[0], "--reason", "garbage"]);
+    told(&["dlq", "redrive", topic, "--all", "--reason", "mended"]);
+    eventually("it is buried again: it is still garbage", || async {
+        let listed = json(data, &["dlq", "list", topic]);
+        let items = listed["items"].as_array().unwrap();
+        (items.len() == 1 && items[0]["id"].to_string().replace('"', "") != ids[1]).then_some(())
+    })
+    .await;
+}
+
+/// Two records that nobody could handle.
+fn letters(data: &Path, topic: &str) {
+    let file = Connection::open(data.join(format!("{}.db", saga_adapters::sqlite::dead_letters::SCHEMA.name))).unwrap();
+    for at in [1, 2] {
+        let letter = "insert into dead_letter (topic, partition, position, at, attempts, reason, key, headers, payload)
+            values (?1, 0, ?2, 1795000000000, 1, 'no such thing', x'37', '[]', x'00')";
+        file.execute(letter, (topic, at)).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn verbs_that_cannot_work_say_what_to_do() {
     let folder = TempDir::new().unwrap();
     let data = folder.path();
