@@ -303,6 +303,9 @@ pub struct CheckArgs {
     /// At least this many purchases must have been compensated
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub expect_compensated: u64,
+    /// Ask this shop for every product, too: none that is in the database may be unknown to its caches and filter
+    #[arg(long, value_name = "URL")]
+    pub shop: Option<String>,
 }
 
 /// `saga load`

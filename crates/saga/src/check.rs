@@ -28,11 +28,13 @@ pub fn check(config: &Config, wanted: Wanted) -> anyhow::Result<Report> {
     let forgotten = books.marks(&shelf)?;
     let mut report = Report::default();
     let mut younger = Vec::new();
+    let mut keys = rules::Keys::default();
     let (feeds, stock) = books.feeds();
     for dossier in Merge::new(feeds) {
         let mut dossier = dossier.map_err(|error| anyhow!(error))?;
         dossier.forgotten = Some(dossier.id) <= forgotten.sagas;
         dossier.answers_forgotten = Some(dossier.id) <= forgotten.answers;
+        rules::judge_key(&mut keys, &dossier, &mut report);
         if rules::judge(&dossier, wanted, &mut report) {
             younger.push(dossier);
         }

@@ -36,6 +36,8 @@ pub struct Purchase {
     pub results: Vec<ResultEvent>,
     /// Whether the row says that it has ended.
     pub ended: bool,
+    /// The key that it was asked for with, as long as that is remembered.
+    pub idempotency_key: Option<String>,
 }
 
 /// The order service's row.

@@ -237,6 +237,7 @@ fn purchase_of(row: purchase::audit::Row) -> Purchase {
         last_seq: row.last_seq,
         results: row.results,
         ended: row.ended_at.is_some(),
+        idempotency_key: row.idempotency_key,
     }
 }
 

@@ -10,12 +10,14 @@
 //! | 6 | one effect per saga, step and op; none that was not commanded |
 //! | 7 | each history replays to exactly the stored state |
 //! | 8 | results count up without gaps; one terminal event, the last; they follow from the history |
+//! | 9 | an Idempotency-Key has one purchase at most |
 //! | 10 | Σ captured − Σ refunded = Σ completed purchases, per currency |
 //!
 //! Participants are read after the orchestrator: whatever a saga that had ended then led to is there. What is on its way
 //! may be further along in their files than in its own, so only its past is judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 
 use saga_adapters::sqlite::saga_store::Audited;
 use saga_core::protocol::ResultEvent;
@@ -38,6 +40,7 @@ pub struct Wanted {
 /// Invariant 1.
 pub fn judge_stock(stock: &Stock, report: &mut Report) {
     report.products += 1;
+    report.product_ids.push(stock.product_id);
     let Stock { product_id, available, taken, stocked, ledger_stocked, ledger_taken } = *stock;
     let subject = || format!("product {product_id}");
     if available < 0 || taken < 0 {
@@ -100,6 +103,22 @@ fn judge_forgotten(dossier: &Dossier, report: &mut Report) {
             judge_compensated(dossier, report);
         }
         _ => report.violation(5, subject(dossier), format!("{}, and its saga is forgotten", purchase.status)),
+    }
+}
+
+/// The keys that were seen, by their hashes: eight bytes for each purchase of the last days, all else is forgotten.
+#[derive(Default)]
+pub struct Keys {
+    seen: HashSet<u64>,
+    hasher: RandomState,
+}
+
+/// Half of invariant 9: that a 202 has its purchase is for whoever got it to say.
+pub fn judge_key(keys: &mut Keys, dossier: &Dossier, report: &mut Report) {
+    let Some(purchase) = &dossier.purchase else { return };
+    let Some(key) = &purchase.idempotency_key else { return };
+    if !keys.seen.insert(keys.hasher.hash_one((purchase.customer_id, key))) {
+        report.violation(9, subject(dossier), "another purchase of its customer has the same Idempotency-Key");
     }
 }
 

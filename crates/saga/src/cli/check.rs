@@ -1,12 +1,16 @@
 //! `saga check`: reads every file and database beside a running shop, or of one that is at rest.
 
 use anyhow::Context as _;
+use bytes::Bytes;
+use hyper::{Method, StatusCode};
 
 use super::Verdict;
 use super::output::Output;
 use crate::args::CheckArgs;
+use crate::check::report::Report;
 use crate::check::rules::Wanted;
 use crate::config::Config;
+use crate::remote::{Connection, Endpoint};
 
 /// Runs the verb.
 pub(super) async fn run(args: &CheckArgs, config: &Config, output: &Output) -> anyhow::Result<Verdict> {
@@ -16,11 +20,29 @@ pub(super) async fn run(args: &CheckArgs, config: &Config, output: &Output) -> a
         let config = config.clone();
         tokio::task::spawn_blocking(move || crate::check::check(&config, wanted)).await?
     };
-    let report = report.context("the books cannot be read")?;
+    let mut report = report.context("the books cannot be read")?;
+    if let Some(url) = &args.shop {
+        ask(&Endpoint::parse(url)?, &mut report).await.with_context(|| format!("the shop at {url} cannot be asked"))?;
+    }
     if output.json {
         output.value(&serde_json::to_value(&report)?);
     } else {
         output.line(&report.text());
     }
     Ok(if report.violations == 0 { Verdict::Fine } else { Verdict::Unbalanced })
+}
+
+/// Invariant 11, for what everybody may ask for: through caches and filter, every product that the books have is there.
+async fn ask(shop: &Endpoint, report: &mut Report) -> anyhow::Result<()> {
+    let mut connection = Connection::new(shop);
+    for id in std::mem::take(&mut report.product_ids) {
+        let path = format!("/api/v1/products/{id}");
+        let answer = connection.send(Method::GET, &path, None, Bytes::new()).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            report.violation(11, format!("product {id}"), "the shop answers 404, and it is in the database");
+        } else if !answer.status.is_success() {
+            anyhow::bail!("GET {path}: {}", answer.status);
+        }
+    }
+    Ok(())
 }

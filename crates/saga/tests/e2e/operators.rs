@@ -206,6 +206,23 @@ fn letters(data: &Path, topic: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_checker_asks_a_shop_for_every_product_that_the_books_have() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    let (process, ..) = stuck(data, 1).await;
+    let check = ["check", "--shop", &process.run.public];
+    assert!(run(data, &check).status.success());
+    // One that filter and caches have never heard of.
+    let file = Connection::open(data.join("product.db")).unwrap();
+    let behind = "create temp table other as select * from product limit 1; update other set id = 7;
+        insert into product select * from other";
+    file.execute_batch(behind).unwrap();
+    let told = run(data, &check);
+    assert_eq!(told.status.code(), Some(3));
+    assert!(stdout(&told).contains("the shop answers 404"), "{}", stdout(&told));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn verbs_that_cannot_work_say_what_to_do() {
     let folder = TempDir::new().unwrap();
     let data = folder.path();

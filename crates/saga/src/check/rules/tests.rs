@@ -83,6 +83,7 @@ fn dossier(history: Vec<Vec<Event>>) -> Dossier {
             last_seq: u32::try_from(results.len()).unwrap(),
             results,
             ended: saga.status.is_terminal(),
+            idempotency_key: None,
         }),
         order: Some(Order {
             customer_id: 5,
@@ -288,4 +289,21 @@ fn no_participant_forgets_more_than_the_orchestrator() {
         judge_marks(theirs, ours, &mut report);
         assert_eq!(report.violations, violations, "{theirs:?} {ours:?}");
     }
+}
+
+#[test]
+fn a_key_has_one_purchase_of_a_customer() {
+    let with = |customer_id: u64, key: Option<&str>| {
+        let mut dossier = dossier(completed_history());
+        let purchase = dossier.purchase.as_mut().unwrap();
+        (purchase.customer_id, purchase.idempotency_key) = (customer_id, key.map(str::to_owned));
+        dossier
+    };
+    let (mut keys, mut report) = (Keys::default(), Report::default());
+    for sound in [with(5, Some("a")), with(6, Some("a")), with(5, Some("b")), with(5, None), with(5, None)] {
+        judge_key(&mut keys, &sound, &mut report);
+    }
+    assert_eq!(report.violations, 0);
+    judge_key(&mut keys, &with(5, Some("a")), &mut report);
+    assert_eq!(report.found.iter().map(|found| found.invariant).collect::<Vec<_>>(), [9]);
 }
