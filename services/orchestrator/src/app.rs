@@ -1,5 +1,6 @@
 //! What operators can do: look at sagas, steer them, deal with dead letters.
 
+use chassis::metrics::{Page, Source};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +84,13 @@ pub struct Detail {
     pub history: Vec<Vec<Event>>,
     /// Its fold; `None` when it does not replay: the saga is quarantined.
     pub saga: Option<Saga>,
+}
+
+impl Source for Sagas {
+    fn collect(&self, page: &mut Page) {
+        let help = "Event streams of the overview: while there are none, nobody asks the databases for it.";
+        page.gauge_of("overview_streams", help, &[], self.looks.open());
+    }
 }
 
 impl Sagas {

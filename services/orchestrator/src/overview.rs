@@ -83,6 +83,13 @@ impl Default for Looks {
     }
 }
 
+impl Looks {
+    /// Streams that are open.
+    pub(crate) fn open(&self) -> usize {
+        STREAMS.saturating_sub(self.streams.available_permits())
+    }
+}
+
 #[derive(Default)]
 struct Last {
     overview: Option<Arc<Overview>>,

@@ -342,6 +342,7 @@ impl Core {
             let built = orchestrator::build(&self.config.orchestrator, context.clone(), stores, definitions, about);
             let run = built.orchestrator.run();
             self.watch("orchestrator".to_owned(), async move { run.await.map_err(|error| error.to_string()) });
+            parts.metrics.add(Arc::new(built.sagas));
             parts.admin = Some(built.admin);
         }
         if let Some(board) = &mut parts.board {

@@ -319,12 +319,15 @@ async fn the_overview_moves_by_itself_and_lets_go_when_nobody_looks() {
     let rate = "[...document.querySelectorAll('.tiles a')].some((tile) => tile.innerText.includes('completed') && parseFloat(tile.innerText) > 0)";
     browser.until(rate).await;
     content(&browser).await;
+    // What the page held is let go of with it: by the browser, the console, and those whom it asked.
+    let watched = async |count: u32| {
+        let line = format!("\nsaga_overview_streams {count}.0\n");
+        let page = Person { endpoint: town.admin_endpoint(), ..town.nobody() }.get("/metrics").await;
+        String::from_utf8_lossy(&page.body).contains(&line).then_some(())
+    };
+    eventually("it is looked at", || watched(1)).await;
     browser.go(&format!("{admin}/console/definitions")).await;
-    // What the page held is let go of with it.
-    let left = browser
-        .run("return performance.getEntriesByType('resource').filter((e) => e.name.includes('/events')).length")
-        .await;
-    assert_eq!(left, 0);
+    eventually("nobody looks", || watched(0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
