@@ -23,6 +23,14 @@ use crate::config::Config;
 /// # Errors
 /// When a book cannot be read at all; what is wrong inside is in the report.
 pub fn check(config: &Config, wanted: Wanted) -> anyhow::Result<Report> {
+    check_with(config, wanted, |_| {})
+}
+
+/// The same; tells the id of each product that the books have.
+///
+/// # Errors
+/// As above.
+pub fn check_with(config: &Config, wanted: Wanted, mut product: impl FnMut(u64)) -> anyhow::Result<Report> {
     let shelf = read::Shelf::new(config)?;
     let books = shelf.books()?;
     let forgotten = books.marks(&shelf)?;
@@ -39,7 +47,10 @@ pub fn check(config: &Config, wanted: Wanted) -> anyhow::Result<Report> {
             younger.push(dossier);
         }
     }
-    stock.iter().for_each(|stock| rules::judge_stock(&stock, &mut report));
+    for stock in stock {
+        product(stock.product_id);
+        rules::judge_stock(&stock, &mut report);
+    }
     if forgotten.answers.is_some() {
         rules::judge_marks(forgotten.answers, shelf.sagas()?.mark()?, &mut report);
     }

@@ -1,9 +1,9 @@
 //! What operators can do: look at sagas, steer them, deal with dead letters.
 
-use chassis::metrics::{Page, Source};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::metrics::{Page, Source};
 use saga_core::{Event, Input, Millis, Saga, SagaKey, Verb, replay};
 use saga_runtime::audit::AuditLog;
 use saga_runtime::dead_letters::DeadLetters;

@@ -53,9 +53,6 @@ pub struct Report {
     pub by_hand: u64,
     /// Products looked at.
     pub products: u64,
-    /// Which, for whoever wants to ask a shop for them.
-    #[serde(skip)]
-    pub product_ids: Vec<u64>,
     /// Money by currency.
     pub money: BTreeMap<String, Sums>,
 }

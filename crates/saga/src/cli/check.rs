@@ -16,13 +16,17 @@ use crate::remote::{Connection, Endpoint};
 pub(super) async fn run(args: &CheckArgs, config: &Config, output: &Output) -> anyhow::Result<Verdict> {
     let wanted =
         Wanted { settled: args.settled, completed: args.expect_completed, compensated: args.expect_compensated };
-    let report = {
-        let config = config.clone();
-        tokio::task::spawn_blocking(move || crate::check::check(&config, wanted)).await?
+    let (config, asks) = (config.clone(), args.shop.is_some());
+    let read = move || {
+        let mut products = Vec::new();
+        let report = crate::check::check_with(&config, wanted, |id| products.extend(asks.then_some(id)))?;
+        anyhow::Ok((report, products))
     };
-    let mut report = report.context("the books cannot be read")?;
+    let (mut report, products) = tokio::task::spawn_blocking(read).await?.context("the books cannot be read")?;
     if let Some(url) = &args.shop {
-        ask(&Endpoint::parse(url)?, &mut report).await.with_context(|| format!("the shop at {url} cannot be asked"))?;
+        ask(&Endpoint::parse(url)?, products, &mut report)
+            .await
+            .with_context(|| format!("the shop at {url} cannot be asked"))?;
     }
     if output.json {
         output.value(&serde_json::to_value(&report)?);
@@ -33,9 +37,9 @@ pub(super) async fn run(args: &CheckArgs, config: &Config, output: &Output) -> a
 }
 
 /// Invariant 11, for what everybody may ask for: through caches and filter, every product that the books have is there.
-async fn ask(shop: &Endpoint, report: &mut Report) -> anyhow::Result<()> {
+async fn ask(shop: &Endpoint, products: Vec<u64>, report: &mut Report) -> anyhow::Result<()> {
     let mut connection = Connection::new(shop);
-    for id in std::mem::take(&mut report.product_ids) {
+    for id in products {
         let path = format!("/api/v1/products/{id}");
         let answer = connection.send(Method::GET, &path, None, Bytes::new()).await?;
         if answer.status == StatusCode::NOT_FOUND {

@@ -48,7 +48,7 @@ impl std::fmt::Debug for Settings {
 const QUEUE: u64 = 20_480;
 
 impl Settings {
-    /// Reads them; `None`: nothing is traced. `name` is the service's, unless they say another.
+    /// Reads them; `None`: nothing is traced. `service` is its name, unless they say another.
     ///
     /// # Errors
     /// The first variable with a value that cannot be followed, and what can.

@@ -178,7 +178,7 @@ async fn what_api_and_console_show_and_do_can_be_had_in_a_terminal() {
     // Letters, one after the other: shown, sent again, thrown away.
     let topic = "purchase";
     drop(process);
-    letters(data, topic);
+    bury(data, topic, [1_795_000_000_000; 2]);
     let _process = Process::start(data).await;
     let listed = json(data, &["dlq", "list", topic]);
     let ids: Vec<String> =
@@ -195,12 +195,12 @@ async fn what_api_and_console_show_and_do_can_be_had_in_a_terminal() {
     .await;
 }
 
-/// Two records that nobody could handle.
-fn letters(data: &Path, topic: &str) {
+/// Records that nobody could handle, one for each time (ms since the epoch), in the file of a shop that is at rest.
+pub fn bury(data: &Path, topic: &str, times: impl IntoIterator<Item = i64>) {
     let file = Connection::open(data.join(format!("{}.db", saga_adapters::sqlite::dead_letters::SCHEMA.name))).unwrap();
-    for at in [1, 2] {
+    for at in times {
         let letter = "insert into dead_letter (topic, partition, position, at, attempts, reason, key, headers, payload)
-            values (?1, 0, ?2, 1795000000000, 1, 'no such thing', x'37', '[]', x'00')";
+            values (?1, 0, 1, ?2, 5, 'no such thing', x'37', '[]', x'00')";
         file.execute(letter, (topic, at)).unwrap();
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binary::{Process, run, saga};
+use crate::operators::bury;
 use crate::town::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,14 +19,8 @@ async fn d17_dead_letters_that_are_too_old_are_removed_and_younger_ones_stay() {
     assert_eq!(process.end().0, Some(0));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
     let day = 86_400_000;
-    let file = Connection::open(data.join(format!("{}.db", saga_adapters::sqlite::dead_letters::SCHEMA.name))).unwrap();
     // More than one step removes, and one that has a day left.
-    for at in std::iter::repeat_n(now - 8 * day, 450).chain([now - 6 * day]) {
-        let letter = "insert into dead_letter (topic, partition, position, at, attempts, reason, key, headers, payload)
-            values ('reply', 0, 1, ?1, 5, 'odd', x'37', '[]', x'00')";
-        file.execute(letter, [at]).unwrap();
-    }
-    drop(file);
+    bury(data, "reply", std::iter::repeat_n(now - 8 * day, 450).chain([now - 6 * day]));
     let mut command = saga(data);
     command.args(["--listen", "127.0.0.1:0"]).env("SAGA_RETENTION__DEAD_LETTER_DAYS", "7");
     let child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
