@@ -4,9 +4,13 @@
 //! ```sh
 //! cargo run --release -p saga-adapters --example million -- sqlite      # a file in a temporary folder
 //! cargo run --release -p saga-adapters --example million -- postgres    # a server of its own; or postgres://user@host/database
+//! cargo run --release -p saga-adapters --example million -- fill data   # only fills the file of a shop's folder: for bench/console
 //! ```
+//!
+//! A number after that is how many sagas it is to be.
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout, reason = "a measurement")]
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +21,7 @@ use saga_adapters::sqlite::{Db, Durability, Options};
 use saga_core::{Name, Status};
 use saga_runtime::store::{SagaFilter, SagaStore};
 
-/// Sagas.
+/// Sagas, if nobody says how many.
 const SAGAS: u64 = 1_000_000;
 /// One saga starts each millisecond.
 const FIRST: u64 = 1_764_000_000_000;
@@ -25,11 +29,11 @@ const FIRST: u64 = 1_764_000_000_000;
 const PAGE: u32 = 51;
 
 /// A saga of each millisecond: one in a thousand of another definition, one in ten thousand compensated, one in a hundred of
-/// the last ones in flight, one in fifty thousand stuck since the beginning. `$series` names the numbers 1 to a million.
-fn fill(series: &str, yes: &str, no: &str, modulo: fn(u64) -> String) -> String {
+/// the last tenth in flight, one in fifty thousand stuck since the beginning. `series` names the numbers from 1 to `sagas`.
+fn fill(sagas: u64, series: &str, yes: &str, no: &str, modulo: fn(u64) -> String) -> String {
     let m = modulo;
     let stuck = format!("{} = 1", m(50_000));
-    let running = format!("n > 900000 and {} = 2", m(100));
+    let running = format!("n > {} and {} = 2", sagas / 10 * 9, m(100));
     let open = format!("({stuck} or ({running}))");
     format!(
         "insert into saga (id, definition, definition_version, partition, version, open, status, awaiting, wake_at,
@@ -43,28 +47,27 @@ fn fill(series: &str, yes: &str, no: &str, modulo: fn(u64) -> String) -> String 
     )
 }
 
-async fn sqlite() -> (Arc<dyn SagaStore>, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let db = Db::open(&folder.path().join("orchestrator.db"), &saga_store::SCHEMA, &Options::default()).unwrap();
+async fn sqlite(folder: &Path, sagas: u64) -> Arc<dyn SagaStore> {
+    let db = Db::open(&folder.join("orchestrator.db"), &saga_store::SCHEMA, &Options::default()).unwrap();
     let series =
-        format!("(with recursive s (n) as (select 1 union all select n + 1 from s where n < {SAGAS}) select n from s)");
-    let sql = fill(&series, "1", "0", |by| format!("n % {by}"));
+        format!("(with recursive s (n) as (select 1 union all select n + 1 from s where n < {sagas}) select n from s)");
+    let sql = fill(sagas, &series, "1", "0", |by| format!("n % {by}"));
     db.write(Durability::Durable, move |conn| Ok(conn.execute_batch(&sql)?)).await.unwrap();
-    (Arc::new(SqliteSagaStore::new(db)), folder)
+    Arc::new(SqliteSagaStore::new(db))
 }
 
-async fn postgres(url: &str) -> Arc<dyn SagaStore> {
+async fn postgres(url: &str, sagas: u64) -> Arc<dyn SagaStore> {
     let options = PgOptions { statement_timeout: Duration::from_secs(600), ..PgOptions::new(url) };
     let pg = Pg::connect(&options, &pg_sagas::SCHEMA).await.unwrap();
-    let series = format!("generate_series(1, {SAGAS}) as s (n)");
-    pg.run(Query::new(fill(&series, "true", "false", |by| format!("n % {by}")))).await.unwrap();
+    let series = format!("generate_series(1, {sagas}) as s (n)");
+    pg.run(Query::new(fill(sagas, &series, "true", "false", |by| format!("n % {by}")))).await.unwrap();
     // What autovacuum does in a shop that is in use.
     pg.run(Query::new("analyze saga")).await.unwrap();
     Arc::new(PgSagaStore::new(pg))
 }
 
 /// Every combination of filters, with a name each.
-fn filters() -> Vec<(String, SagaFilter)> {
+fn filters(sagas: u64) -> Vec<(String, SagaFilter)> {
     let statuses = [
         ("any", vec![]),
         ("COMPLETED", vec![Status::Completed]),
@@ -74,12 +77,12 @@ fn filters() -> Vec<(String, SagaFilter)> {
     ];
     let definitions = [None, Some("purchase"), Some("refund"), Some("none")];
     let steps = [None, Some("create-payment")];
-    let last = FIRST + SAGAS;
+    let last = FIRST + sagas;
     let times = [
         ("", None, None, None),
         (" older than all but a few", Some(FIRST + 100), None, None),
-        (" older than half", Some(FIRST + SAGAS / 2), None, None),
-        (" started in one minute in the middle", None, Some(FIRST + SAGAS / 2), Some(FIRST + SAGAS / 2 + 60_000)),
+        (" older than half", Some(FIRST + sagas / 2), None, None),
+        (" started in one minute in the middle", None, Some(FIRST + sagas / 2), Some(FIRST + sagas / 2 + 60_000)),
         (" started in the last second", None, Some(last - 1_000), None),
         (" started and changed apart", Some(FIRST + 10_000), Some(FIRST + 5_000), None),
     ];
@@ -88,7 +91,7 @@ fn filters() -> Vec<(String, SagaFilter)> {
         for definition in definitions {
             for step in steps {
                 for (when, updated_before, started_from, started_before) in times {
-                    for ids in [vec![], vec![7, SAGAS / 2, SAGAS + 5]] {
+                    for ids in [vec![], vec![7, sagas / 2, sagas + 5]] {
                         let name = format!("{word} {definition:?} {step:?}{when} {} ids", ids.len());
                         let filter = SagaFilter {
                             statuses: statuses.clone(),
@@ -110,9 +113,9 @@ fn filters() -> Vec<(String, SagaFilter)> {
     all
 }
 
-async fn measure(store: &dyn SagaStore) {
+async fn measure(store: &dyn SagaStore, sagas: u64) {
     let mut took: Vec<(Duration, String)> = Vec::new();
-    for (name, filter) in filters() {
+    for (name, filter) in filters(sagas) {
         let begun = Instant::now();
         let rows = store.list(filter.clone()).await.unwrap();
         took.push((begun.elapsed(), format!("{name}: {} rows", rows.len())));
@@ -139,22 +142,37 @@ async fn measure(store: &dyn SagaStore) {
         println!("{round} count: {open} in flight in {counted:?}, {ended} ended in {:?}", begun.elapsed());
     }
     let begun = Instant::now();
-    let started: u64 = store.count_started(FIRST + SAGAS - 50_000).await.unwrap().iter().map(|count| count.count).sum();
+    let started: u64 = store
+        .count_started((FIRST + sagas).saturating_sub(50_000))
+        .await
+        .unwrap()
+        .iter()
+        .map(|count| count.count)
+        .sum();
     println!("started lately: {started} in {:?}", begun.elapsed());
 }
 
 #[tokio::main]
 async fn main() {
     let begun = Instant::now();
-    let place = std::env::args().nth(1).unwrap_or_else(|| "sqlite".to_owned());
-    if place.starts_with("postgres") {
+    let mut args = std::env::args().skip(1);
+    let place = args.next().unwrap_or_else(|| "sqlite".to_owned());
+    let folder = if place == "fill" { args.next().map(PathBuf::from) } else { None };
+    let sagas = args.next().map_or(SAGAS, |number| number.parse().unwrap());
+    let taken = |what: &str| println!("{sagas} sagas in {what} after {:?}", begun.elapsed());
+    if let Some(folder) = folder {
+        std::fs::create_dir_all(&folder).unwrap();
+        sqlite(&folder, sagas).await;
+        taken(&folder.display().to_string());
+    } else if place.starts_with("postgres") {
         let url = if place == "postgres" { testkit::postgres::database() } else { place };
-        let store = postgres(&url).await;
-        println!("{SAGAS} sagas in PostgreSQL after {:?}", begun.elapsed());
-        measure(&*store).await;
+        let store = postgres(&url, sagas).await;
+        taken("PostgreSQL");
+        measure(&*store, sagas).await;
     } else {
-        let (store, _folder) = sqlite().await;
-        println!("{SAGAS} sagas in SQLite after {:?}", begun.elapsed());
-        measure(&*store).await;
+        let folder = tempfile::tempdir().unwrap();
+        let store = sqlite(folder.path(), sagas).await;
+        taken("SQLite");
+        measure(&*store, sagas).await;
     }
 }

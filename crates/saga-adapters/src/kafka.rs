@@ -32,6 +32,7 @@ pub const LARGEST_RECORD: u32 = 4 << 20;
 /// The largest dead letter: any record, with the headers that say why.
 pub const LARGEST_LETTER: u32 = 5 << 20;
 
+use admin::Group;
 use producer::Producer;
 
 /// How to reach a cluster, and how patient to be.
@@ -183,9 +184,12 @@ impl Bus for KafkaBus {
     async fn reading(&self) -> Result<Vec<GroupReading>, BusError> {
         let topics: Vec<Name> = self.topics().await?.into_iter().collect();
         let mut groups = Vec::new();
-        for (group, members) in self.groups().await? {
+        for Group { name: group, members, mut reads } in self.groups().await? {
             let lag = self.lag(&group, &topics).await?;
-            let read = lag.partitions.into_iter().filter(|place| place.committed.is_some());
+            // Records may wait where nothing was ever committed: a topic that is read is read in all its partitions.
+            let committed = lag.partitions.iter().filter(|place| place.committed.is_some());
+            reads.extend(committed.map(|place| place.topic.clone()));
+            let read = lag.partitions.into_iter().filter(|place| reads.contains(&place.topic));
             let place = |p: PartitionLag| PlaceReading {
                 topic: p.topic,
                 partition: p.partition,

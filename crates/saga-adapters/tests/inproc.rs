@@ -53,6 +53,24 @@ mod the_bus {
     testkit::bus_conformance!(make);
 
     #[tokio::test]
+    async fn a_groups_members_are_those_that_are_there_now() {
+        let (bus, _) = new_bus(10);
+        let both = [Name::new("one"), Name::new("two")];
+        let first = bus.subscribe("readers", &both).await.unwrap();
+        let second = bus.subscribe("readers", &both).await.unwrap();
+        bus.publish(vec![message("two", 1)]).await.unwrap();
+        let reading = bus.reading().await.unwrap();
+        let [readers] = &reading[..] else { panic!("{reading:?}") };
+        assert_eq!((&*readers.group, readers.members.len()), ("readers", 2));
+        let places = readers.places.iter().map(|place| (place.topic.as_str(), place.waiting));
+        assert_eq!(places.collect::<Vec<_>>(), [("one", 0), ("two", 1)]);
+        drop(first);
+        assert_eq!(bus.reading().await.unwrap()[0].members.len(), 1);
+        drop(second);
+        assert!(bus.reading().await.unwrap()[0].members.is_empty(), "what waits for nobody is still told");
+    }
+
+    #[tokio::test]
     async fn what_finds_its_queue_full_is_dropped_and_counted() {
         let (bus, _) = new_bus(10);
         let one = [Name::new("one")];

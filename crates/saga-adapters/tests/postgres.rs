@@ -373,7 +373,7 @@ mod groups {
             let sim = Arc::new(testkit::sim::Sim::new(1, false));
             let batches = Arc::new(parking_lot::Mutex::new(Vec::new()));
             let seen = Arc::clone(&batches);
-            let groups = Groups::new(8, Duration::from_millis(5), move |items: Vec<u8>| {
+            let groups = Groups::new(9, Duration::from_millis(5), move |items: Vec<u8>| {
                 seen.lock().push(items.clone());
                 async move { Ok(items) }
             });

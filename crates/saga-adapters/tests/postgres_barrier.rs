@@ -89,6 +89,7 @@ async fn g04_a_duplicate_gets_the_stored_answer_and_has_no_second_effect() {
     assert_eq!(second[0].outcome, first[0].outcome);
     assert_eq!(second[0].attempt, 2, "the answer is to this attempt");
     assert_eq!([&second[1], &second[2]], [&first[1], &first[1]]);
+    assert!(second.iter().all(|reply| reply.repeated) && !first.iter().any(|reply| reply.repeated));
     assert_eq!(count(&pg, "effect").await, 2);
 }
 

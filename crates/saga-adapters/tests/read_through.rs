@@ -48,6 +48,10 @@ async fn c09_five_hundred_readers_of_one_row_are_one_read() {
         assert_eq!(value, "read 1");
     }
     assert_eq!(database.reads(), 1);
+    let stats = reader.stats();
+    assert_eq!([&stats.locked, &stats.unlocked, &stats.shared].map(|count| count.get()), [1, 0, 499]);
+    let waited = stats.waited.get();
+    assert!((400..500).contains(&waited), "all but the first met a lock that was held: {waited}");
 }
 
 #[tokio::test]

@@ -25,7 +25,8 @@ use crate::state::{Phase, ReplayError, Saga, Status, begin};
 /// What an operator can do to a saga.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verb {
-    /// Send what is out again now, with a fresh budget of attempts.
+    /// Send what is out again now, with a fresh budget of attempts. Without a version only where a saga is stuck: of two who
+    /// order it at once the second finds nothing to do.
     Retry,
     /// Declare the stuck step dealt with by hand.
     Skip,
@@ -139,6 +140,16 @@ pub enum Rejection {
     /// Skip or resolve on a saga that is not stuck.
     #[error("the saga is {0}, not stuck", .status.as_str())]
     NotStuck {
+        /// Where it is.
+        status: Status,
+    },
+    /// Retry of a saga that is not stuck, by somebody who does not say what they looked at.
+    #[error(
+        "the saga is {0}: it is not stuck, its steps are tried by themselves; to try again at once all the same, give the \
+         version that you looked at",
+        .status.as_str()
+    )]
+    UnderWay {
         /// Where it is.
         status: Status,
     },
@@ -381,6 +392,7 @@ impl<'d> Plan<'d> {
                 self.add(Event::Cancelled { actor, reason: reason.clone(), at })?;
                 self.compensate(Refusal::new("cancelled", reason))
             }
+            Verb::Retry if version.is_none() && !status.is_stuck() => Err(Rejection::UnderWay { status }),
             Verb::Retry => {
                 let out: Vec<_> = self.out(|_| true).collect();
                 self.add(Event::Retried { actor, reason, at })?;

@@ -62,7 +62,7 @@ impl Command {
     /// The answer to this command.
     pub fn reply(&self, outcome: Outcome) -> Reply {
         let Self { saga, step, op, attempt, .. } = self.clone();
-        Reply { saga, step, op, attempt, outcome, work: None }
+        Reply { saga, step, op, attempt, outcome, work: None, repeated: false }
     }
 }
 
@@ -116,7 +116,7 @@ impl Outcome {
 }
 
 /// A participant's answer.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Reply {
     /// The saga that asked.
     pub saga: SagaKey,
@@ -130,7 +130,21 @@ pub struct Reply {
     pub outcome: Outcome,
     /// When the participant was at it, if it says so. Nothing is decided by it.
     pub work: Option<Work>,
+    /// Whether it was found and not worked for: the barrier had answered this command before. Counted where it is given; it
+    /// does not travel.
+    pub repeated: bool,
 }
+
+/// The same answer to the same question; not whether it had been given before.
+impl PartialEq for Reply {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { saga, step, op, attempt, outcome, work, repeated: _ } = self;
+        (saga, step, op, attempt) == (&other.saga, &other.step, &other.op, &other.attempt)
+            && (outcome, work) == (&other.outcome, &other.work)
+    }
+}
+
+impl Eq for Reply {}
 
 /// When a participant was at a command, by its own clock: for people, who want to know what waited and what worked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

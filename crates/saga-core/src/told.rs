@@ -86,5 +86,5 @@ fn answer(saga: &Saga, event: &Event) -> Option<Reply> {
         Phase::Doing { attempt, .. } | Phase::Undoing { attempt, .. } => attempt,
         Phase::Done { .. } | Phase::Refused | Phase::Undone => return None,
     };
-    Some(Reply { saga: saga.key.clone(), step: step.clone(), op, attempt, outcome, work })
+    Some(Reply { saga: saga.key.clone(), step: step.clone(), op, attempt, outcome, work, repeated: false })
 }

@@ -2,7 +2,8 @@
 //!
 //! Promised: an order that changes something leaves exactly one line. The line is begun before anything is changed and
 //! ended when the outcome is known, so that no effect is without a line; one that still says [`BEGUN`] belongs to a
-//! process that died between, or that could not write any more. What was done to a saga also stands in its history.
+//! process that died between, or that could not write any more. It is withdrawn if it is certain that nothing was changed:
+//! the order was refused, or there was nothing to do. What was done to a saga also stands in its history.
 
 use async_trait::async_trait;
 use saga_core::Millis;
@@ -40,7 +41,7 @@ pub struct AuditLine {
     pub id: u64,
     /// Who wanted what.
     pub entry: AuditEntry,
-    /// `done`, `refused: <code>`, or [`BEGUN`].
+    /// `done`; `failed: <code>` of what may have been done in part; or [`BEGUN`]. (Older lines: `refused: <code>`.)
     pub outcome: String,
 }
 
@@ -59,7 +60,7 @@ pub struct AuditFilter {
     pub limit: u32,
 }
 
-/// Keeps the lines. None is ever changed once it has ended, and none is removed.
+/// Keeps the lines. None is ever changed or removed once it has ended.
 #[async_trait]
 pub trait AuditLog: Send + Sync + 'static {
     /// Begins a line, durably; its id.
@@ -73,6 +74,12 @@ pub trait AuditLog: Send + Sync + 'static {
     /// # Errors
     /// See [`StoreError`]; the line says [`BEGUN`].
     async fn end(&self, id: u64, outcome: String, details: String) -> Result<(), StoreError>;
+
+    /// Takes back a line that has begun and not ended: nothing came of the order. One that has ended stays as it is.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; the line says [`BEGUN`].
+    async fn withdraw(&self, id: u64) -> Result<(), StoreError>;
 
     /// A page for people.
     ///

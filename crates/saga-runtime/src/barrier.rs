@@ -103,8 +103,8 @@ pub fn run<E>(
     let mut barrier = Barrier { replies: Vec::with_capacity(batch.len()), new_rows: Vec::with_capacity(batch.len()) };
     for command in batch {
         let key = BarrierKey::of(command);
-        let outcome = match known.get(&key) {
-            Some(stored) => stored.clone(),
+        let (outcome, repeated) = match known.get(&key) {
+            Some(stored) => (stored.clone(), true),
             None if forgotten.covers(&key.saga) => continue,
             None => {
                 let outcome = if command.op == Op::Undo && !known.contains_key(&key.with(Op::Do)) {
@@ -117,10 +117,10 @@ pub fn run<E>(
                 if outcome.is_final() {
                     record(&mut known, &mut barrier.new_rows, key, &outcome);
                 }
-                outcome
+                (outcome, false)
             }
         };
-        barrier.replies.push(command.reply(outcome));
+        barrier.replies.push(Reply { repeated, ..command.reply(outcome) });
     }
     Ok(barrier)
 }
@@ -177,6 +177,7 @@ mod tests {
             assert_eq!(effects, [(1, Op::Do)]);
             assert_eq!(replies.len(), 2);
             assert!(replies.iter().all(|r| r.outcome == done));
+            assert_eq!(replies.iter().map(|r| r.repeated).collect::<Vec<_>>(), [false, true]);
         }
     }
 

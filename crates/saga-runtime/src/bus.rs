@@ -222,7 +222,7 @@ pub struct PeekedRecord {
 pub struct GroupReading {
     /// The group.
     pub group: String,
-    /// What its members call themselves, where the bus knows.
+    /// What its members call themselves: processes over Kafka, who reads in this one within it.
     pub members: Vec<String>,
     /// By topic and partition.
     pub places: Vec<PlaceReading>,

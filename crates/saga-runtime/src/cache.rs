@@ -53,18 +53,33 @@ pub trait Lock: Send + Sync + 'static {
 }
 
 /// A lock that is held; dropped, it is given back (if it is still ours).
-pub struct LockGuard(Option<Box<dyn FnOnce() + Send>>);
+pub struct LockGuard {
+    release: Option<Box<dyn FnOnce() + Send>>,
+    waited: bool,
+}
 
 impl LockGuard {
     /// A guard that runs `release` when dropped.
     pub fn new(release: impl FnOnce() + Send + 'static) -> Self {
-        Self(Some(Box::new(release)))
+        Self { release: Some(Box::new(release)), waited: false }
+    }
+
+    /// The same, of a lock that another held when it was asked for.
+    #[must_use]
+    pub fn waited_for(mut self, waited: bool) -> Self {
+        self.waited = waited;
+        self
+    }
+
+    /// Whether another held it when it was asked for.
+    pub fn waited(&self) -> bool {
+        self.waited
     }
 }
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
-        if let Some(release) = self.0.take() {
+        if let Some(release) = self.release.take() {
             release();
         }
     }

@@ -190,7 +190,8 @@ pub enum RedriveError {
     Bus(#[from] BusError),
 }
 
-/// Publishes letters to the topic they came from, then removes them. Tells how many.
+/// Publishes letters to the topic they came from, then removes them. Tells how many were published: of two processes that do
+/// it at once both may, and participants know what they have done.
 ///
 /// Letters that die again while this runs are not taken twice.
 ///
@@ -233,9 +234,11 @@ async fn step(
     topic: &Name,
     page: Vec<DeadLetter>,
 ) -> Result<u64, RedriveError> {
-    let ids = page.iter().map(|letter| letter.id).collect();
+    let ids: Vec<u64> = page.iter().map(|letter| letter.id).collect();
+    let sent = ids.len() as u64;
     bus.publish(page.iter().map(DeadLetter::original).collect()).await?;
-    Ok(letters.purge(topic, Which::Ids(ids)).await?)
+    letters.purge(topic, Which::Ids(ids)).await?;
+    Ok(sent)
 }
 
 /// Brings what is on dead-letter topics to where it can be looked at, until stopped. For a bus that has such topics.

@@ -124,7 +124,9 @@ pub(crate) async fn publish_unless(
 /// Says that a record is given up, and which saga and trace it belongs to.
 pub fn log_dead_letter(delivery: &Delivery, poison: &Poison) {
     let message = &delivery.message;
-    let (saga_id, trace_id) = (message.header("saga_id"), trace::id_in(message.header(trace::TRACEPARENT)));
+    // A number, as wherever else it is logged: who searches for a saga finds all of its lines.
+    let saga_id = message.header("saga_id").and_then(|id| id.parse::<u64>().ok());
+    let trace_id = trace::id_in(message.header(trace::TRACEPARENT));
     tracing::warn!(%poison, position = ?delivery.position, saga_id, trace_id, "dead letter");
 }
 

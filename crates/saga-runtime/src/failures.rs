@@ -89,7 +89,8 @@ impl Failures {
     fn lost(&self, command: &Command, answered: Reply) -> Reply {
         let rate = self.of(command).map_or(0.0, |step| step.lost_rate);
         if rate > 0.0 && answered.outcome.is_final() && self.chance() < rate {
-            return command.reply(Outcome::Unknown("a failure on purpose: handled, and the answer was lost".into()));
+            let outcome = Outcome::Unknown("a failure on purpose: handled, and the answer was lost".into());
+            return Reply { outcome, ..answered };
         }
         answered
     }

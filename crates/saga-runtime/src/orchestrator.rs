@@ -9,6 +9,7 @@
 //! never forgotten, so no other course can be taken. One loop drives one partition; its epoch fences every loop that
 //! drove it before.
 
+mod counted;
 mod forget;
 mod group;
 mod recovery;
@@ -118,6 +119,9 @@ pub enum OperateError {
     /// The saga's state does not allow it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// One of the others; and perhaps only because it was done, in a commit whose answer was lost.
+    #[error("{0}; perhaps by this order: a commit's answer was lost")]
+    Unsure(#[source] Box<Self>),
     /// See [`StoreError`].
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -149,7 +153,8 @@ impl OrchestratorHandle {
     /// Applies an operator's verb; answers the saga's row after it, which is durable.
     ///
     /// # Errors
-    /// [`OperateError`]: nothing was changed.
+    /// [`OperateError`]: nothing was changed, if it is [`Rejected`](OperateError::Rejected) or
+    /// [`Contended`](OperateError::Contended); else that is not certain.
     pub async fn operate(&self, key: SagaKey, input: Input) -> Result<SagaRow, OperateError> {
         let (answer, answered) = oneshot::channel();
         self.0.send(Request { key, input, answer }).await.map_err(|_| OperateError::Stopped)?;
@@ -237,7 +242,7 @@ impl Orchestrator {
             return Ok(());
         }
         let mut failures = 0;
-        let mut pace = Pace::new(options.pace);
+        let mut pace = Pace::new(options.pace, options.batch);
         loop {
             if !pace.turn(&*clock, &stop).await {
                 return Ok(());
@@ -303,7 +308,8 @@ async fn sleep_until(clock: &dyn crate::Clock, at: Option<Millis>) {
     }
 }
 
-/// In-flight sagas in memory, oldest out first. The version fence makes a stale entry harmless.
+/// In-flight sagas in memory, oldest out first. A stale entry does no harm: what is decided on it meets the version fence,
+/// and what it refuses is read again.
 struct Cache {
     sagas: HashMap<SagaKey, Saga>,
     order: VecDeque<SagaKey>,

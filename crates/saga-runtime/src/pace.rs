@@ -10,6 +10,10 @@
 //! requests to the broker and some wake-ups, however few messages it has; without a pace a loop at half load runs as many
 //! units as it can, each of a message or two, and that fills the machine. With one whatever the load, each hop of a
 //! purchase that is alone would wait for the hop before it.
+//!
+//! Where the machine is full units take long, and the next one fills for as long again as the last one took: the fewer
+//! units there are, the more of the machine is left for what is in them. A unit that was as large as one may be leaves
+//! others behind, and nothing is waited for.
 
 use std::time::Duration;
 
@@ -19,29 +23,35 @@ use crate::clock::Clock;
 
 /// What each message of a unit holds the next one up.
 const EACH: Duration = Duration::from_millis(1);
+/// How many paces apart units begin at most, however long they take.
+const STRETCH: u32 = 4;
 
-/// How long after the beginning of a unit of so many messages the next one may begin, at most `most`.
-pub fn apart(most: Duration, messages: usize) -> Duration {
-    most.min(EACH.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX)))
+/// How long after the beginning of a unit of so many messages, which took so long, the next one may begin.
+pub fn apart(pace: Duration, messages: usize, took: Duration) -> Duration {
+    let each = EACH.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX));
+    let longest = pace.saturating_mul(STRETCH);
+    each.min(pace.max(took.saturating_mul(2)).min(longest))
 }
 
 /// When the next unit may begin.
 #[derive(Debug)]
 pub struct Pace {
-    most: Duration,
-    /// After the last one.
-    apart: Duration,
+    pace: Duration,
+    /// The most messages in one unit.
+    room: usize,
+    /// In the last one; none: the next one need not wait.
+    messages: usize,
     /// When the last one began, in ns since the epoch.
     begun: u64,
 }
 
 impl Pace {
-    /// Units of many messages begin so far apart; zero: one right after the other.
-    pub fn new(most: Duration) -> Self {
-        Self { most, apart: Duration::ZERO, begun: 0 }
+    /// Units of many messages, of which each has `room` for so many, begin so far apart; zero: one right after the other.
+    pub fn new(pace: Duration, room: usize) -> Self {
+        Self { pace, room, messages: 0, begun: 0 }
     }
 
-    /// Waits until a unit may begin. `false`: stopped meanwhile. Cancel-safe.
+    /// The last unit is done: waits until another may begin. `false`: stopped meanwhile. Cancel-safe.
     pub async fn turn(&self, clock: &dyn Clock, stop: &CancellationToken) -> bool {
         let wait = self.left(clock);
         if wait.is_zero() {
@@ -56,18 +66,19 @@ impl Pace {
 
     /// A unit of so many messages begins.
     pub fn begin(&mut self, clock: &dyn Clock, messages: usize) {
-        if !self.most.is_zero() {
+        if !self.pace.is_zero() {
             self.begun = clock.nanos();
-            self.apart = apart(self.most, messages);
+            self.messages = if messages < self.room { messages } else { 0 };
         }
     }
 
     fn left(&self, clock: &dyn Clock) -> Duration {
-        if self.apart.is_zero() {
+        if self.messages == 0 {
             return Duration::ZERO;
         }
         // A clock that was set back makes it wait once, and no longer than usual.
-        self.apart.saturating_sub(Duration::from_nanos(clock.nanos().saturating_sub(self.begun)))
+        let took = Duration::from_nanos(clock.nanos().saturating_sub(self.begun));
+        apart(self.pace, self.messages, took).saturating_sub(took)
     }
 }
 
@@ -107,7 +118,7 @@ mod tests {
     async fn units(most: u64, work: &[(usize, u64)]) -> Vec<u64> {
         let (clock, stop) = (Hands::default(), CancellationToken::new());
         clock.now.store(1_000, Ordering::Relaxed);
-        let mut pace = Pace::new(Duration::from_millis(most));
+        let mut pace = Pace::new(Duration::from_millis(most), 100);
         for (messages, ms) in work {
             assert!(pace.turn(&clock, &stop).await);
             pace.begin(&clock, *messages);
@@ -118,12 +129,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_busy_loops_units_begin_apart() {
-        assert_eq!(units(5, &[(9, 1), (5, 2), (7, 5), (6, 9), (8, 0)]).await, [4, 3]);
+        assert_eq!(units(5, &[(9, 1), (5, 2), (7, 3), (6, 9), (8, 0)]).await, [4, 3, 3]);
     }
 
     #[tokio::test]
     async fn few_messages_hold_up_the_next_ones_no_longer_than_they_are_many() {
         assert_eq!(units(15, &[(1, 1), (3, 1), (40, 1), (0, 0), (1, 0)]).await, [2, 14]);
+    }
+
+    #[tokio::test]
+    async fn units_that_take_long_let_the_next_one_fill_as_long_again() {
+        let work = [(50, 20), (50, 35), (50, 200), (25, 20), (0, 0)];
+        // Up to four paces, and a millisecond a message.
+        assert_eq!(units(15, &work).await, [20, 15, 5]);
+    }
+
+    #[tokio::test]
+    async fn what_a_full_unit_left_behind_is_not_waited_for() {
+        assert_eq!(units(5, &[(100, 1), (99, 1), (101, 0), (1, 0)]).await, [4]);
     }
 
     #[tokio::test]
@@ -135,7 +158,7 @@ mod tests {
     async fn a_clock_that_is_set_back_delays_one_unit_by_no_more_than_the_pace() {
         let (clock, stop) = (Hands::default(), CancellationToken::new());
         clock.now.store(1_000_000, Ordering::Relaxed);
-        let mut pace = Pace::new(Duration::from_millis(5));
+        let mut pace = Pace::new(Duration::from_millis(5), 100);
         pace.begin(&clock, 9);
         clock.now.store(1_000, Ordering::Relaxed);
         assert!(pace.turn(&clock, &stop).await);
@@ -145,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn a_stop_does_not_wait() {
         let (clock, stop) = (Hands::default(), CancellationToken::new());
-        let mut pace = Pace::new(Duration::from_secs(3600));
+        let mut pace = Pace::new(Duration::from_secs(3600), 100);
         pace.begin(&clock, 9);
         stop.cancel();
         assert!(!pace.turn(&clock, &stop).await);

@@ -111,7 +111,7 @@ async fn work(context: LoopContext, participant: Arc<dyn Participant>) {
     let Some(mut subscription) = subscribe(&**bus, &**clock, group, &topics, stop, *options).await else { return };
     let counted = context.stats.groups.of(group);
     let mut failures = 0;
-    let mut pace = Pace::new(options.pace);
+    let mut pace = Pace::new(options.pace, options.batch);
     loop {
         if !pace.turn(&**clock, stop).await {
             return;
@@ -326,6 +326,7 @@ async fn attempt(
         };
         match run {
             Ok(Ok((late, replies))) if replies.len() + late == batch.len() => {
+                context.stats.duplicate_commands.add(replies.iter().filter(|reply| reply.repeated).count() as u64);
                 return Some(Ok(replies.into_iter().map(|reply| Reply { work, ..reply }).collect()));
             }
             Ok(Ok((_, replies))) => {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cache::{Cache, Lock};
+use crate::cache::{Cache, Lock, LockGuard};
 use crate::stats::Counter;
 
 /// How long a read may take: a lock that is held for longer is held by nobody.
@@ -40,6 +40,10 @@ pub struct ReadStats {
     pub locked: Counter,
     /// Reads of the database without it: another holds it for too long, or it cannot be had.
     pub unlocked: Counter,
+    /// Reads of the database that were spared: whoever had the lock before had put the value there.
+    pub shared: Counter,
+    /// Locks that another held when they were asked for, and that were got within the wait.
+    pub waited: Counter,
 }
 
 /// One kind of value, by id. Cheap to clone.
@@ -108,8 +112,12 @@ impl ReadThrough {
             return Ok(Some(known));
         }
         let guard = lock.acquire(&self.key(id), HELD, WAIT).await;
+        if guard.as_ref().is_some_and(LockGuard::waited) {
+            self.stats.waited.inc();
+        }
         // Whoever had the lock before has put it there.
         if let Some(known) = self.peek(id).await {
+            self.stats.shared.inc();
             return Ok(Some(known));
         }
         if guard.is_some() { &self.stats.locked } else { &self.stats.unlocked }.inc();

@@ -65,6 +65,8 @@ stats! {
     late_starts,
     /// Commands for sagas that have ended and were removed: without effect or answer.
     late_commands,
+    /// Commands that their participant had answered before: it gave the stored answer again, without an effect.
+    duplicate_commands,
     /// Sagas of the orchestrator, and barrier rows of participants, that were removed because they are forgotten.
     removed,
     /// Promises of a starter that a saga which has not ended keeps from being followed in full.

@@ -193,7 +193,8 @@ pub trait SagaStore: Watermarks {
     async fn claim(&self, partition: u32) -> Result<Owner, StoreError>;
 
     /// Writes a batch as one transaction, in order (two transitions of one saga may follow each other).
-    /// Answers one [`Written`] per transition, when all of it is on disk. A conflict is only that saga's.
+    /// Answers one [`Written`] per transition, when all of it is on disk. A conflict is only that saga's, and all that
+    /// follows in its batch conflicts with it: it was decided on what is not there, whatever stands under that version.
     ///
     /// # Errors
     /// Nothing was written; for `Transient` it may have been.

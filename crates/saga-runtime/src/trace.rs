@@ -277,11 +277,25 @@ impl Tracer {
 
 tokio::task_local! {
     static CURRENT: TraceContext;
+    static OTHERS: Vec<TraceContext>;
 }
 
 /// Runs `work` as a part of the span.
 pub async fn within<F: Future>(context: TraceContext, work: F) -> F::Output {
     CURRENT.scope(context, work).await
+}
+
+/// The same for several at once: [`current`] is the first of them.
+pub async fn within_all<F: Future>(contexts: &[TraceContext], work: F) -> F::Output {
+    match contexts.split_first() {
+        None => work.await,
+        Some((first, others)) => CURRENT.scope(*first, OTHERS.scope(others.to_vec(), work)).await,
+    }
+}
+
+/// The spans that this task works for beside the [`current`] one: each is told what it waited for, too.
+pub fn others() -> Vec<TraceContext> {
+    OTHERS.try_with(Clone::clone).unwrap_or_default()
 }
 
 /// The span that this task works for, if its trace is kept.

@@ -312,6 +312,7 @@ pub fn parse(message: &Message) -> Result<Inbound, Poison> {
             attempt: attempt(message)?,
             outcome: outcome_from_json(&message.payload)?,
             work: work(message),
+            repeated: false,
         })),
         RESULT => {
             let event: ResultEvent = payload(message, RESULT)?;

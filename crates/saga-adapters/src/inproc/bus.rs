@@ -168,14 +168,21 @@ impl Shared {
 #[async_trait]
 impl Bus for InProcBus {
     async fn reading(&self) -> Result<Vec<GroupReading>, BusError> {
-        let mut groups: Vec<GroupReading> = Vec::new();
-        for QueueStats { group, topic, waiting, .. } in self.queues() {
-            let place = PlaceReading { topic, partition: 0, waiting: waiting as u64, end: None };
-            match groups.last_mut().filter(|last| last.group == group) {
-                Some(last) => last.places.push(place),
-                None => groups.push(GroupReading { group, members: Vec::new(), places: vec![place] }),
-            }
-        }
+        let reading = |group: &Arc<Group>| {
+            let state = group.state.lock();
+            let place = |(topic, queue): (&Name, &Queue)| PlaceReading {
+                topic: topic.clone(),
+                partition: 0,
+                waiting: queue.waiting.len() as u64,
+                end: None,
+            };
+            let mut places: Vec<PlaceReading> = state.queues.iter().map(place).collect();
+            places.sort_by(|a, b| a.topic.cmp(&b.topic));
+            let members = (1..=state.members).map(|number| format!("this process, {number}")).collect();
+            GroupReading { group: group.name.clone(), members, places }
+        };
+        let mut groups: Vec<GroupReading> = self.0.groups.lock().values().map(reading).collect();
+        groups.sort_by(|a, b| a.group.cmp(&b.group));
         Ok(groups)
     }
 

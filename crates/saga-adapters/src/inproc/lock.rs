@@ -79,14 +79,16 @@ impl InProcLock {
 impl Lock for InProcLock {
     async fn acquire(&self, name: &str, ttl: Duration, wait: Duration) -> Option<LockGuard> {
         let until = after(self.clock.now(), wait);
+        let mut waited = false;
         loop {
             let mut released = std::pin::pin!(self.shared.released.notified());
             // Listening begins before the look, so that nothing slips between.
             released.as_mut().enable();
             match self.try_take(name, ttl) {
-                Ok(token) => return Some(self.guard(name, token)),
+                Ok(token) => return Some(self.guard(name, token).waited_for(waited)),
                 Err(_) if self.clock.now() >= until => return None,
                 Err(expires_at) => {
+                    waited = true;
                     tokio::select! {
                         () = released => {}
                         () = self.clock.sleep_until(expires_at.min(until)) => {}

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Buf as _;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -124,18 +125,22 @@ impl KafkaBus {
         Ok(created)
     }
 
-    /// The groups that there are, each with what its members call themselves.
-    pub(super) async fn groups(&self) -> Result<Vec<(String, Vec<String>)>, BusError> {
+    /// The groups that there are.
+    pub(super) async fn groups(&self) -> Result<Vec<Group>, BusError> {
         let (client, options) = (self.0.producer.client(), self.0.options.clone());
         let ask = move || {
             let listed = client.client().fetch_group_list(None, options.request_timeout);
             let listed = listed.map_err(|error| unavailable(&error))?;
             let group = |group: &rdkafka::groups::GroupInfo| {
-                let members = group.members().iter().map(|member| member.client_id().to_owned()).collect();
-                Some((options.local(group.name())?.to_owned(), members))
+                let assigned = group.members().iter().filter_map(|member| assigned_topics(member.assignment()?));
+                Some(Group {
+                    name: options.local(group.name())?.to_owned(),
+                    members: group.members().iter().map(|member| member.client_id().to_owned()).collect(),
+                    reads: assigned.flatten().filter_map(|topic| options.local(&topic).map(Name::new)).collect(),
+                })
             };
-            let mut groups: Vec<(String, Vec<String>)> = listed.groups().iter().filter_map(group).collect();
-            groups.sort();
+            let mut groups: Vec<Group> = listed.groups().iter().filter_map(group).collect();
+            groups.sort_by(|a, b| a.name.cmp(&b.name));
             Ok(groups)
         };
         blocking(ask).await
@@ -203,10 +208,52 @@ impl KafkaBus {
     }
 }
 
+/// A consumer group.
+pub(super) struct Group {
+    pub(super) name: String,
+    /// What its members call themselves.
+    pub(super) members: Vec<String>,
+    /// The topics of which a member has partitions.
+    pub(super) reads: HashSet<Name>,
+}
+
+/// The topics of a member's assignment: a version, then each topic's name with the numbers of its partitions. `None`:
+/// that is not what the bytes say.
+fn assigned_topics(mut bytes: &[u8]) -> Option<Vec<String>> {
+    let _version = bytes.try_get_i16().ok()?;
+    let topics = bytes.try_get_i32().ok()?;
+    let topic = |_| {
+        let length = usize::try_from(bytes.try_get_i16().ok()?).ok()?;
+        let (name, rest) = bytes.split_at_checked(length)?;
+        bytes = rest;
+        let partitions = usize::try_from(bytes.try_get_i32().ok()?).ok()?;
+        bytes = bytes.get(partitions.checked_mul(4)?..)?;
+        String::from_utf8(name.to_vec()).ok()
+    };
+    (0..topics).map(topic).collect()
+}
+
 /// The client's questions block a thread until they are answered.
 pub(super) async fn blocking<T: Send + 'static>(
     ask: impl FnOnce() -> Result<T, BusError> + Send + 'static,
 ) -> Result<T, BusError> {
     let asked = tokio::task::spawn_blocking(ask).await;
     asked.unwrap_or_else(|error| Err(BusError::Unavailable(error.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_assignment_names_its_topics_and_what_is_none_names_nothing() {
+        // As Kafka's protocol has it: version 1, two topics, of the first two partitions, no data of its own.
+        let assignment = b"\0\x01\0\0\0\x02\0\x05order\0\0\0\x02\0\0\0\0\0\0\0\x07\0\x05reply\0\0\0\0\xff\xff\xff\xff";
+        assert_eq!(assigned_topics(assignment).unwrap(), ["order", "reply"]);
+        assert_eq!(assigned_topics(b"\0\x01\0\0\0\0"), Some(vec![]));
+        for length in 0..36 {
+            assert_eq!(assigned_topics(&assignment[..length]), None, "cut after {length}");
+        }
+        assert_eq!(assigned_topics(b"\0\x01\0\0\0\x01\xff\xff"), None);
+    }
 }

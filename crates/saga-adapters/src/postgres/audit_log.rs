@@ -10,6 +10,7 @@ use super::{Columns as _, Pg, PgError, Query};
 const BEGIN: &str = "insert into audit (at, actor, action, target, reason, outcome, details)
     values ($1, $2, $3, $4, $5, $6, $7) returning id";
 const END: &str = "update audit set outcome = $2, details = $3 where id = $1 and outcome = $4";
+const WITHDRAW: &str = "delete from audit where id = $1 and outcome = $2";
 const LIST: &str = "select id, at, actor, action, target, reason, outcome, details from audit
     where id < $1 and ($2::text is null or actor = $2) and ($3::text is null or action = $3)
         and ($4::text is null or target = $4)
@@ -40,6 +41,11 @@ impl AuditLog for PgAuditLog {
 
     async fn end(&self, id: u64, outcome: String, details: String) -> Result<(), StoreError> {
         self.pg.run(Query::new(END).big(id).bind(outcome).bind(details).bind(BEGUN)).await?;
+        Ok(())
+    }
+
+    async fn withdraw(&self, id: u64) -> Result<(), StoreError> {
+        self.pg.run(Query::new(WITHDRAW).big(id).bind(BEGUN)).await?;
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use saga_runtime::StoreError;
 use saga_runtime::pace::apart;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 /// Makes batches of single requests. Cheap to clone; ends with its last clone, after what was queued is done.
 pub struct Groups<T, R> {
@@ -45,8 +46,13 @@ where
         let work = async move {
             let mut batch = Vec::with_capacity(limit);
             while waiting.recv_many(&mut batch, limit.max(1)).await > 0 {
-                let rest = rest(apart(pace, batch.len()));
-                tokio::join!(write(std::mem::take(&mut batch), &run), rest);
+                let (begun, together) = (now(), batch.len());
+                write(std::mem::take(&mut batch), &run).await;
+                // A full one has left others behind.
+                if together < limit.max(1) {
+                    let took = now() - begun;
+                    rest(apart(pace, together, took).saturating_sub(took)).await;
+                }
             }
         };
         #[expect(
@@ -67,6 +73,11 @@ where
         self.queue.send(Waiting { item, answer }).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "an adapter's own pause, measured")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 #[expect(clippy::disallowed_methods, reason = "an adapter's own pause, far shorter than what it saves")]

@@ -71,8 +71,8 @@ impl SagaStore for PgSagaStore {
         let mut written = vec![Written::Conflict; batch.len()];
         let waves = waves(&batch);
         let mut queries = Vec::with_capacity(waves.len());
-        for wave in &waves {
-            queries.push(commit(owner, wave.iter().map(|place| &batch[*place]))?);
+        for (follows, wave) in waves.iter().enumerate().map(|(at, wave)| (at > 0, wave)) {
+            queries.push(commit(owner, wave.iter().map(|place| &batch[*place]), follows)?);
         }
         let answers = match (queries.len(), queries.pop()) {
             (0 | 1, Some(only)) => vec![self.pg.run(only).await],
@@ -187,7 +187,12 @@ fn waves(batch: &[Transition]) -> Vec<Vec<usize>> {
     waves
 }
 
-fn commit<'t>(owner: Owner, wave: impl Iterator<Item = &'t Transition> + Clone) -> Result<Query<'static>, PgError> {
+/// One wave. If it `follows` another, each of its sagas has a transition in the one before.
+fn commit<'t>(
+    owner: Owner,
+    wave: impl Iterator<Item = &'t Transition> + Clone,
+    follows: bool,
+) -> Result<Query<'static>, PgError> {
     let rows = || wave.clone().map(|transition| &transition.row);
     if let Some(row) = rows().find(|row| i64::try_from(row.key.id).is_err()) {
         return Err(PgError::Fault(format!("no saga can have the id {}", row.key.id)));
@@ -208,7 +213,8 @@ fn commit<'t>(owner: Owner, wave: impl Iterator<Item = &'t Transition> + Clone) 
         .bind(wake_ups)
         .bind(bigs(rows().map(|row| row.started_at)))
         .bind(bigs(rows().map(|row| row.updated_at)))
-        .bind(events))
+        .bind(events)
+        .bind(follows))
 }
 
 /// What one wave's statement answered: the places, from 1, of what it wrote.

@@ -74,6 +74,7 @@ impl Lock for RedisLock {
         let token = format!("{:016x}-{number}", self.nonce);
         let mut set = redis::cmd("SET");
         set.arg(&key).arg(&token).arg("NX").arg("PX").arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1));
+        let mut waited = false;
         loop {
             // Armed while the answer is awaited: who leaves meanwhile leaves no lock behind.
             let mut taken = Taken {
@@ -84,8 +85,11 @@ impl Lock for RedisLock {
                 armed: true,
             };
             match self.cluster.ask::<Option<String>>(&key, &set).await {
-                Answer::Of(Some(_)) => return Some(LockGuard::new(move || drop(taken))),
-                Answer::Of(None) => taken.armed = false,
+                Answer::Of(Some(_)) => return Some(LockGuard::new(move || drop(taken)).waited_for(waited)),
+                Answer::Of(None) => {
+                    taken.armed = false;
+                    waited = true;
+                }
                 Answer::NoScript | Answer::Unknown => return None,
             }
             let left = until.saturating_duration_since(super::now());

@@ -10,6 +10,7 @@ use super::{Db, Durability, SqlError};
 const BEGIN: &str = "insert into audit (at, actor, action, target, reason, outcome, details)
     values (?1, ?2, ?3, ?4, ?5, ?6, ?7) returning id";
 const END: &str = "update audit set outcome = ?2, details = ?3 where id = ?1 and outcome = ?4";
+const WITHDRAW: &str = "delete from audit where id = ?1 and outcome = ?2";
 const LIST: &str = "select id, at, actor, action, target, reason, outcome, details from audit
     where id < ?1 and (?2 is null or actor = ?2) and (?3 is null or action = ?3) and (?4 is null or target = ?4)
     order by id desc limit ?5";
@@ -44,6 +45,14 @@ impl AuditLog for SqliteAuditLog {
             Ok(())
         };
         self.db.write(Durability::Durable, end).await
+    }
+
+    async fn withdraw(&self, id: u64) -> Result<(), StoreError> {
+        let withdraw = move |conn: &Connection| {
+            conn.prepare_cached(WITHDRAW)?.execute((id, BEGUN))?;
+            Ok(())
+        };
+        self.db.write(Durability::Durable, withdraw).await
     }
 
     async fn list(&self, filter: AuditFilter) -> Result<Vec<AuditLine>, StoreError> {

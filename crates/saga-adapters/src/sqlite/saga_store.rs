@@ -6,6 +6,8 @@
 mod audit;
 mod listing;
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use saga_core::{Event, Millis, Name, SagaKey, Status};
@@ -122,8 +124,10 @@ fn commit(conn: &Connection, owner: Owner, batch: &[Transition]) -> Result<Optio
     }
     let mut append = conn.prepare_cached(APPEND)?;
     let mut written = Vec::with_capacity(batch.len());
+    let mut lost: HashSet<&SagaKey> = HashSet::new();
     for Transition { row, events } in batch {
-        if set(conn, owner.partition, row)? == 0 {
+        if lost.contains(&row.key) || set(conn, owner.partition, row)? == 0 {
+            lost.insert(&row.key);
             written.push(Written::Conflict);
             continue;
         }

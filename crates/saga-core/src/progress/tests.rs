@@ -56,7 +56,8 @@ impl Trip {
             crate::state::Phase::Doing { attempt, .. } | crate::state::Phase::Undoing { attempt, .. } => attempt,
             _ => 1,
         };
-        self.input(Input::Reply(Reply { saga: self.key.clone(), step: step.into(), op, attempt, outcome, work }));
+        let (saga, step) = (self.key.clone(), step.into());
+        self.input(Input::Reply(Reply { saga, step, op, attempt, outcome, work, repeated: false }));
     }
 
     fn operator(&mut self, verb: Verb) {

@@ -27,5 +27,5 @@ names! {
 names! {
     /// A rejection's kind.
     rejection_name, REJECTIONS, Rejection:
-    Exists, UnknownSaga, UnknownStep, NotAwaited, NothingDue, StaleVersion, TooLate, NotStuck, NotTerminal, Corrupt,
+    Exists, UnknownSaga, UnknownStep, NotAwaited, NothingDue, StaleVersion, TooLate, NotStuck, UnderWay, NotTerminal, Corrupt,
 }

@@ -118,6 +118,24 @@ fn what_is_not_stuck_is_neither_skipped_nor_resolved() {
 }
 
 #[test]
+fn o02_of_two_retries_by_people_who_do_not_say_what_they_saw_one_is_obeyed() {
+    let mut world = stuck_at("order");
+    world.operate(Verb::Retry).unwrap();
+    let saga = world.saga().clone();
+    assert_eq!(world.operate(Verb::Retry), Err(Rejection::UnderWay { status: Status::Running }));
+    assert_eq!(*world.saga(), saga, "nothing was written");
+    // Who has seen that it is under way, and wants it at once all the same, says so.
+    let again = saga_core::Input::Operator {
+        verb: Verb::Retry,
+        actor: "bob".into(),
+        reason: "now".into(),
+        version: Some(saga.version),
+    };
+    world.apply(again).unwrap();
+    assert!(matches!(last(&world)[..], [Event::Retried { .. }, Event::StepRepeated { attempt: 1, .. }]));
+}
+
+#[test]
 fn o02_a_verb_that_looked_at_an_older_version_changes_nothing() {
     let mut world = stuck_at("order");
     let actual = world.saga().version;

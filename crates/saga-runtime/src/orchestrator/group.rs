@@ -38,7 +38,7 @@ impl GroupHandle {
     /// memory finds that it changed.
     ///
     /// # Errors
-    /// [`OperateError`]: nothing was changed. `Stopped`: no partition is driven here.
+    /// As of [`OrchestratorHandle::operate`]. `Stopped`: no partition is driven here, or not any more.
     pub async fn operate(&self, key: SagaKey, input: Input) -> Result<SagaRow, OperateError> {
         let handle = self.0.read().values().next().cloned();
         handle.ok_or(OperateError::Stopped)?.operate(key, input).await

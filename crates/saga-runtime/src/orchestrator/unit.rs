@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use saga_core::protocol::{Cancel, Start};
 use saga_core::state::Phase;
-use saga_core::{Decision, Definition, Effect, Event, Input, Millis, Name, Op, Rejection, Saga, SagaKey, Status, Verb};
+use saga_core::{Decision, Definition, Effect, Event, Input, Millis, Name, Op, Rejection, Saga, SagaKey, Verb};
 use saga_core::{decide, outstanding, replay, results};
 use tokio::sync::oneshot;
 
@@ -15,8 +15,8 @@ use crate::crash;
 use crate::delivery::{dead_letter, log_dead_letter, pause, publish};
 use crate::retention::Watermark;
 use crate::store::{CommitError, SagaRow, StoreError, Transition, Written};
+use crate::trace::TraceContext;
 use crate::trace::units::mark;
-use crate::trace::{TraceContext, id_in};
 use crate::wire::{self, Inbound, Poison};
 
 /// How often a unit is decided anew because a compare-and-set lost, before the rest is left to the next delivery.
@@ -58,6 +58,17 @@ struct Item {
     delivery: Option<Delivery>,
     /// Who waits for it.
     answer: Option<Answer>,
+    /// A commit with what was decided about it failed, and may have taken place.
+    unsure: bool,
+    /// It is held against what this unit has read, not against what was kept in memory from units before.
+    fresh: bool,
+}
+
+impl Item {
+    /// In no record, and nobody waits for it.
+    fn new(key: SagaKey, input: Input) -> Self {
+        Self { key, input, delivery: None, answer: None, unsure: false, fresh: false }
+    }
 }
 
 /// What one round of deciding came to.
@@ -67,8 +78,12 @@ struct Round {
     /// Index into the items, per transition.
     origin: Vec<usize>,
     decisions: Vec<Decision>,
+    /// Why not, by index into the items, of those that somebody waits for.
+    rejected: HashMap<usize, Rejection>,
     /// Starts of sagas that exist: their results are published again.
     known: HashSet<SagaKey>,
+    /// Refused, but by what was kept in memory: to be read and held against it once more.
+    stale: HashSet<usize>,
 }
 
 impl Orchestrator {
@@ -131,16 +146,17 @@ impl Orchestrator {
             });
             match parsed {
                 Ok(None) => {}
-                Ok(Some((key, input))) => items.push(Item { key, input, delivery: Some(delivery), answer: None }),
+                Ok(Some((key, input))) => {
+                    items.push(Item { delivery: Some(delivery), ..Item::new(key, input) });
+                }
                 Err(poison) => out.messages.push(self.bury(&delivery, &poison)),
             }
         }
-        items.extend(requests.into_iter().map(|Request { key, input, answer }| Item {
-            key,
-            input,
-            delivery: None,
-            answer: Some(answer),
-        }));
+        items.extend(
+            requests
+                .into_iter()
+                .map(|Request { key, input, answer }| Item { answer: Some(answer), ..Item::new(key, input) }),
+        );
         items
     }
 
@@ -153,7 +169,7 @@ impl Orchestrator {
     /// Due sagas: those taken over have their commands sent again, the others get a timer input.
     async fn wake(&mut self, due: Vec<SagaKey>, items: &mut Vec<Item>, out: &mut Out) -> Result<(), OrchestratorError> {
         let (taken_over, ripe): (Vec<_>, Vec<_>) = due.into_iter().partition(|key| self.recovering.remove(key));
-        items.extend(ripe.into_iter().map(|key| Item { key, input: Input::Timer, delivery: None, answer: None }));
+        items.extend(ripe.into_iter().map(|key| Item::new(key, Input::Timer)));
         if !self.load(taken_over.iter()).await? {
             // The store is busy: they stay due.
             let soon = self.context.clock.now() + 100;
@@ -208,10 +224,13 @@ impl Orchestrator {
     }
 
     /// Decides and commits once. Answers the items that lost a compare-and-set; `None`: stopped.
-    async fn round(&mut self, items: Vec<Item>, out: &mut Out) -> Result<Option<Vec<Item>>, OrchestratorError> {
+    async fn round(&mut self, mut items: Vec<Item>, out: &mut Out) -> Result<Option<Vec<Item>>, OrchestratorError> {
         let mut failures = 0;
         loop {
             // A start is tried as a new saga without looking: almost always it is one.
+            for item in &mut items {
+                item.fresh |= self.cache.get(&item.key).is_none();
+            }
             let known = items.iter().filter(|i| !matches!(i.input, Input::Start(_))).map(|i| &i.key);
             let known: Vec<SagaKey> = known.cloned().collect();
             if self.load(known.iter()).await? {
@@ -230,7 +249,10 @@ impl Orchestrator {
                         // Its fate is unknown: forget what we believed and decide again from the rows.
                         tracing::warn!(%error, "a commit failed; trying again");
                         self.context.stats.retried_units.inc();
-                        items.iter().for_each(|item| self.doubt(&item.key));
+                        for (at, item) in items.iter_mut().enumerate() {
+                            item.unsure |= round.origin.contains(&at);
+                            self.doubt(&item.key);
+                        }
                     }
                 }
             }
@@ -286,9 +308,17 @@ impl Orchestrator {
                     round.origin.push(at);
                     round.decisions.push(decision);
                 }
+                // An operator's verb may have been carried out by another loop, which has told this one nothing: what
+                // follows from it is no more to be refused than what came before it.
+                Err(rejection) if !item.fresh && depends_on_where_it_stands(&rejection) => {
+                    round.stale.insert(at);
+                }
                 Err(rejection) => {
                     let saga = saga.cloned();
                     self.reject(item, saga.as_ref(), &rejection, &mut round, out);
+                    if item.answer.is_some() {
+                        round.rejected.insert(at, rejection);
+                    }
                 }
             }
         }
@@ -325,6 +355,7 @@ impl Orchestrator {
             Rejection::StaleVersion { .. }
             | Rejection::TooLate { .. }
             | Rejection::NotStuck { .. }
+            | Rejection::UnderWay { .. }
             | Rejection::NotTerminal { .. } => {}
         }
     }
@@ -346,11 +377,13 @@ impl Orchestrator {
         out: &mut Out,
     ) -> Result<Vec<Item>, OrchestratorError> {
         let mut outcome: HashMap<usize, Result<SagaRow, ()>> = HashMap::new();
+        let mut lost: HashSet<SagaKey> = HashSet::new();
         for ((decision, at), written) in round.decisions.into_iter().zip(round.origin).zip(written) {
             let key = &items[at].key;
             if *written == Written::Conflict {
                 self.context.stats.conflicts.inc();
                 self.cache.remove(key);
+                lost.insert(key.clone());
                 outcome.insert(at, Err(()));
                 continue;
             }
@@ -371,9 +404,14 @@ impl Orchestrator {
                 self.cache.put(decision.next);
             }
         }
-        let mut known = round.known;
+        let (mut known, mut rejected) = (round.known, round.rejected);
         let mut again = Vec::new();
         for (at, mut item) in items.into_iter().enumerate() {
+            if round.stale.contains(&at) {
+                self.cache.remove(&item.key);
+                again.push(Item { fresh: true, ..item });
+                continue;
+            }
             match outcome.remove(&at) {
                 Some(Err(())) if matches!(item.input, Input::Start(_)) => {
                     self.context.stats.duplicate_starts.inc();
@@ -381,28 +419,16 @@ impl Orchestrator {
                 }
                 Some(Err(())) => again.push(item),
                 Some(Ok(row)) => answer(&mut item, Ok(row)),
-                None => self.answer_rejected(item),
+                None => match rejected.remove(&at) {
+                    // What it was held against, the decision before it, was never written.
+                    Some(_) if lost.contains(&item.key) => again.push(item),
+                    Some(rejection) => answer(&mut item, Err(rejection.into())),
+                    None => {}
+                },
             }
         }
         self.republish(known, out).await;
         Ok(again)
-    }
-
-    /// Decides once more, only to tell the asker why not.
-    fn answer_rejected(&self, mut item: Item) {
-        if item.answer.is_none() {
-            return;
-        }
-        let saga = self.cache.get(&item.key);
-        let definition = match saga {
-            Some(saga) => self.definitions.version(&item.key.definition, saga.definition_version),
-            None => self.definitions.newest(&item.key.definition),
-        };
-        let now = self.context.clock.now();
-        let rejection = definition
-            .and_then(|d| decide(d, &item.key, saga, item.input.clone(), now).err())
-            .unwrap_or_else(|| Rejection::UnknownSaga(item.key.clone()));
-        answer(&mut item, Err(rejection.into()));
     }
 
     /// All results of these sagas once more, and their outstanding commands if they are old.
@@ -433,26 +459,23 @@ impl Orchestrator {
             self.repeat_if_old(&saga, out);
         }
     }
+}
 
-    fn count(&self, decision: &Decision) {
-        let stats = &self.context.stats;
-        stats.transitions.inc();
-        for event in &decision.events {
-            match event {
-                Event::Started { .. } => stats.started.inc(),
-                Event::Completed { .. } | Event::Resolved { status: Status::Completed, .. } => stats.completed.inc(),
-                Event::Compensated { .. } | Event::Resolved { .. } => stats.compensated.inc(),
-                Event::StepStuck { step, op, detail, .. } => {
-                    let saga = &decision.next;
-                    let trace_id = id_in(saga.trace.as_ref().map(Name::as_str));
-                    let saga_id = saga.key.id;
-                    tracing::error!(key = %saga.key, saga_id, trace_id, %step, %op, detail, "saga stuck: an operator is needed");
-                    stats.stuck.inc();
-                }
-                Event::StepRepeated { .. } => stats.repeated.inc(),
-                _ => {}
-            }
-        }
+/// Whether the same input can be lawful for the same saga at another time.
+fn depends_on_where_it_stands(rejection: &Rejection) -> bool {
+    match rejection {
+        Rejection::NotAwaited { .. }
+        | Rejection::StaleVersion { .. }
+        | Rejection::TooLate { .. }
+        | Rejection::NotStuck { .. }
+        | Rejection::UnderWay { .. } => true,
+        // A start has no other time, and a timer is only asked for again.
+        Rejection::Exists(_)
+        | Rejection::NothingDue
+        | Rejection::UnknownSaga(_)
+        | Rejection::UnknownStep { .. }
+        | Rejection::NotTerminal { .. }
+        | Rejection::Corrupt(_) => false,
     }
 }
 
@@ -466,6 +489,8 @@ fn is_out(saga: &Saga, step: &Name, op: Op) -> bool {
 
 fn answer(item: &mut Item, result: Result<SagaRow, OperateError>) {
     if let Some(sender) = item.answer.take() {
+        let unsure = item.unsure;
+        let result = result.map_err(|error| if unsure { OperateError::Unsure(Box::new(error)) } else { error });
         // Whoever asked may have gone; the verb stands either way.
         let _ = sender.send(result);
     }

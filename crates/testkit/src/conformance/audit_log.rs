@@ -14,6 +14,7 @@ macro_rules! audit_log_conformance {
         $crate::conformance_tests!(audit_log, $make;
             a_line_says_what_was_wanted_and_how_it_ended,
             a_line_ends_once,
+            a_line_is_withdrawn_only_before_its_end_and_its_id_never_comes_again,
             lines_are_found_by_who_what_and_whereto,
             lines_page_newest_first_without_gap_or_repetition,
         );
@@ -53,11 +54,25 @@ pub async fn a_line_says_what_was_wanted_and_how_it_ended(log: &Log) {
 pub async fn a_line_ends_once(log: &Log) {
     let id = log.begin(entry("local", "dlq.purge", "reply")).await.unwrap();
     let other = log.begin(entry("local", "dlq.purge", "reply")).await.unwrap();
-    log.end(id, "refused: conflict".to_owned(), "{}".to_owned()).await.unwrap();
+    log.end(id, "failed: internal_error".to_owned(), "{}".to_owned()).await.unwrap();
     log.end(id, DONE.to_owned(), "[]".to_owned()).await.unwrap();
     log.end(id + 1_000, DONE.to_owned(), "[]".to_owned()).await.unwrap();
     let outcomes: Vec<_> = list(log, AuditFilter::default()).await.into_iter().map(|l| (l.id, l.outcome)).collect();
-    assert_eq!(outcomes, [(other, BEGUN.to_owned()), (id, "refused: conflict".to_owned())]);
+    assert_eq!(outcomes, [(other, BEGUN.to_owned()), (id, "failed: internal_error".to_owned())]);
+}
+
+/// What came to nothing leaves nothing; what has ended stays.
+pub async fn a_line_is_withdrawn_only_before_its_end_and_its_id_never_comes_again(log: &Log) {
+    let done = log.begin(entry("local", "saga.retry", "purchase/1")).await.unwrap();
+    let late = log.begin(entry("local", "saga.retry", "purchase/1")).await.unwrap();
+    log.end(done, DONE.to_owned(), "{}".to_owned()).await.unwrap();
+    for id in [done, late, late, late + 1_000] {
+        log.withdraw(id).await.unwrap();
+    }
+    log.end(late, DONE.to_owned(), "{}".to_owned()).await.unwrap();
+    let lines: Vec<_> = list(log, AuditFilter::default()).await.into_iter().map(|l| (l.id, l.outcome)).collect();
+    assert_eq!(lines, [(done, DONE.to_owned())]);
+    assert!(log.begin(entry("local", "saga.retry", "purchase/1")).await.unwrap() > late, "a page token names it");
 }
 
 /// All conditions hold together.

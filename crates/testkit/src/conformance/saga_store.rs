@@ -19,6 +19,7 @@ macro_rules! saga_store_conformance {
             a_saga_is_written_and_read_back,
             transitions_of_one_saga_may_follow_each_other_in_a_batch,
             a_stale_transition_changes_nothing_and_stops_no_neighbour,
+            what_follows_a_stale_transition_is_as_stale,
             a_saga_starts_once,
             s08_an_older_epoch_cannot_write,
             partitions_have_epochs_of_their_own,
@@ -127,6 +128,30 @@ pub async fn a_stale_transition_changes_nothing_and_stops_no_neighbour(store: &S
     assert_eq!((all(store).await, store.histories(vec![key(7)]).await.unwrap()), before);
     let batch = vec![step(key(7), 1, Status::Running, ""), step(key(8), 1, Status::Running, "")];
     assert_eq!(write(store, owner, batch).await, [Written::Conflict, Written::Yes]);
+}
+
+/// Two loops decide one saga from the same version; the second has gone on from there in one batch. Its second transition
+/// finds the version that it expects, and it is not the one that it goes on from.
+pub async fn what_follows_a_stale_transition_is_as_stale(store: &Store) {
+    let owner = store.claim(0).await.unwrap();
+    let batch = vec![start(key(7)), start(key(8)), step(key(7), 1, Status::Compensating, "take.undo")];
+    write(store, owner, batch).await;
+    let before = (all(store).await, store.histories(vec![key(7)]).await.unwrap());
+    let other = vec![
+        step(key(7), 1, Status::Running, "pay.do"),
+        step(key(8), 1, Status::Running, "pay.do"),
+        step(key(7), 2, Status::Running, "pay.do"),
+        step(key(8), 2, Status::Running, "confirm.do"),
+        step(key(7), 3, Status::Completed, ""),
+    ];
+    let [yes, no] = [Written::Yes, Written::Conflict];
+    assert_eq!(write(store, owner, other).await, [no, yes, no, yes, no]);
+    assert_eq!(all(store).await.iter().find(|row| row.key == key(7)), before.0.iter().find(|row| row.key == key(7)));
+    assert_eq!(store.histories(vec![key(7)]).await.unwrap(), before.1);
+    // A start that was there before, and what was decided on it.
+    let again = vec![start(key(9)), step(key(9), 1, Status::Running, "pay.do")];
+    assert_eq!(write(store, owner, vec![start(key(9))]).await, [yes]);
+    assert_eq!(write(store, owner, again).await, [no, no]);
 }
 
 /// Its starter may ask twice.

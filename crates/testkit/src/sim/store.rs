@@ -1,6 +1,6 @@
 //! The orchestrator's store: a log in memory, of which a power loss takes what no sync has reached.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -228,6 +228,7 @@ impl SagaStore for SimStore {
                 return Err(fenced);
             }
             let mut written = Vec::with_capacity(batch.len());
+            let mut lost = HashSet::new();
             for transition in batch {
                 let (key, version) = (transition.row.key.clone(), transition.row.version);
                 self.sim.note(|| format!("store: {key} v{version} {:?}", transition.events));
@@ -238,7 +239,10 @@ impl SagaStore for SimStore {
                     continue;
                 }
                 let goes_on = !transition.row.status.is_terminal();
-                written.push(disk.apply(transition));
+                written.push(if lost.contains(&key) { Written::Conflict } else { disk.apply(transition) });
+                if written.last() == Some(&Written::Conflict) {
+                    lost.insert(key.clone());
+                }
                 if forgotten && goes_on && written.last() == Some(&Written::Yes) {
                     self.sim.broken(format!("{key} goes on, and it is forgotten"));
                 }

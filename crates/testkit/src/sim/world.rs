@@ -1,14 +1,17 @@
 //! A world: who is in it, how it begins, and when it is quiet.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use saga_core::{Definition, Input, Name, SagaKey, Status, Verb};
+use saga_runtime::bus::{BusError, Delivery, Subscription};
 use saga_runtime::orchestrator::OrchestratorError;
 use saga_runtime::participant::LoopContext;
 use saga_runtime::retention::{Watermarks as _, remove_forgotten};
 use saga_runtime::{
-    Definitions, LoopOptions, Orchestrator, OrchestratorHandle, OrchestratorOptions, Participant, Stats,
+    Definitions, LoopOptions, OperateError, Orchestrator, OrchestratorHandle, OrchestratorOptions, Participant, Stats,
     run_participant,
 };
 use tokio_util::sync::CancellationToken;
@@ -40,6 +43,20 @@ pub struct Instance {
     pub(super) asleep: bool,
 }
 
+/// A partition without records.
+struct Silence;
+
+#[async_trait]
+impl Subscription for Silence {
+    async fn next(&mut self, _: usize) -> Result<Vec<Delivery>, BusError> {
+        std::future::pending().await
+    }
+
+    async fn commit(&mut self) -> Result<(), BusError> {
+        Ok(())
+    }
+}
+
 /// Everything that a seed brings forth.
 pub struct World {
     /// Chance, time, record.
@@ -66,10 +83,14 @@ pub struct World {
     pub(super) tracker: TaskTracker,
     /// Orchestrators that may run or sleep; the last was started last.
     pub(super) orchestrators: Vec<Instance>,
+    /// Drives a partition without records, and takes operators' verbs.
+    neighbour: Option<Instance>,
     /// One per participant.
     pub(super) workers: Vec<Option<Process<()>>>,
     /// Replaced, and not knowing it.
     pub(super) sleepers: Vec<Process<()>>,
+    /// Of operators: each has a reason of its own.
+    orders: AtomicU64,
 }
 
 impl World {
@@ -135,6 +156,8 @@ impl World {
             pace: Duration::ZERO,
             tracker: TaskTracker::new(),
             orchestrators: Vec::new(),
+            neighbour: None,
+            orders: AtomicU64::new(0),
             workers: (0..PARTICIPANTS.len()).map(|_| None).collect(),
             sleepers: Vec::new(),
             sim,
@@ -180,6 +203,18 @@ impl World {
         });
         self.sim.note(|| "an orchestrator starts".to_owned());
         self.orchestrators.push(Instance { process, handle, stop, stats, asleep: false });
+    }
+
+    /// Starts an orchestrator that drives another partition, of which no record ever comes: it hears of sagas from operators.
+    pub fn start_neighbour(&mut self) {
+        let (stop, stats) = (CancellationToken::new(), Arc::new(Stats::default()));
+        let definitions = Arc::new(Definitions::new(self.definitions.clone()));
+        let options = OrchestratorOptions { partition: 1, ..self.options };
+        let context = self.context(&stop, &stats);
+        let (orchestrator, handle) = Orchestrator::new(context, self.store.clone(), definitions, options);
+        let process = Process::start(&self.tracker, async move { orchestrator.drive(&mut Silence).await });
+        self.sim.note(|| "a neighbour starts".to_owned());
+        self.neighbour = Some(Instance { process, handle, stop, stats, asleep: false });
     }
 
     /// Starts a participant.
@@ -262,6 +297,9 @@ impl World {
         *self.sim.weather.lock() = if self.sim.chance(850) { Weather::draw(&self.sim) } else { Weather::CALM };
         self.sim.note(|| format!("embedded: {}, {:?}, {:#?}", self.embedded, self.sim.weather(), self.wishes));
         self.start_all().await;
+        if self.sim.chance(500) {
+            self.start_neighbour();
+        }
         self.open();
         for _ in 0..2 + self.sim.below(16) {
             let wait = self.sim.below(4_000);
@@ -305,7 +343,7 @@ impl World {
             }
         }
         self.reap().await;
-        for instance in std::mem::take(&mut self.orchestrators) {
+        for instance in std::mem::take(&mut self.orchestrators).into_iter().chain(self.neighbour.take()) {
             self.kill(instance).await;
         }
         self.judge_marks().await;
@@ -333,14 +371,43 @@ impl World {
         }
     }
 
-    /// An operator's verb, to whoever was started last.
+    /// An operator's verb, to whoever was started last, or to who drives another partition.
     pub(super) fn operate(&self, key: SagaKey, verb: Verb) {
-        let Some(instance) = self.orchestrators.iter().rfind(|i| !i.asleep) else { return };
+        if self.neighbour.is_some() && self.sim.chance(500) {
+            return self.operate_elsewhere(key, verb);
+        }
+        if let Some(instance) = self.orchestrators.iter().rfind(|i| !i.asleep) {
+            self.order(instance, key, verb);
+        }
+    }
+
+    /// An operator's verb, to who drives another partition than the saga's.
+    pub fn operate_elsewhere(&self, key: SagaKey, verb: Verb) {
+        if let Some(neighbour) = &self.neighbour {
+            self.sim.count("verbs elsewhere");
+            self.order(neighbour, key, verb);
+        }
+    }
+
+    /// Every other one with the version that was looked at. Who is told for certain that nothing came of it must not find it in
+    /// the history: their line of the audit log is taken back.
+    fn order(&self, instance: &Instance, key: SagaKey, verb: Verb) {
         let (handle, laws, sim) = (instance.handle.clone(), self.laws.clone(), self.sim.clone());
+        let (store, order) = (self.store.clone(), self.orders.fetch_add(1, Ordering::Relaxed));
+        let version = store.saga(&key).filter(|_| order % 2 == 0).map(|(row, _)| row.version);
+        let reason = format!("order {order}.");
         self.tracker.spawn(async move {
-            let input = Input::Operator { verb, actor: "operator".into(), reason: "the world".into(), version: None };
-            let answer = handle.operate(key, input).await;
+            let input = Input::Operator { verb, actor: "operator".into(), reason: reason.clone(), version };
+            let answer = handle.operate(key.clone(), input).await;
             sim.note(|| format!("an operator is told {answer:?}"));
+            let done = store.saga(&key).is_some_and(|(_, history)| format!("{history:?}").contains(&reason));
+            match &answer {
+                Err(error @ (OperateError::Rejected(_) | OperateError::Contended)) if done => {
+                    sim.broken(format!("an operator is told for certain that {error}, and it was done"));
+                }
+                Err(OperateError::Unsure(_)) if done => sim.count("operators who were not sure, and it was done"),
+                _ => {}
+            }
             if let Ok(row) = answer {
                 sim.count("operator's verbs");
                 laws.promised(&row);

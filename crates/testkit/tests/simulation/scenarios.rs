@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use saga_core::{Json, SagaKey, Status};
+use saga_core::{Json, SagaKey, Status, Verb};
 use saga_runtime::Message;
 use saga_runtime::wire;
 use testkit::sim::bus::Fate;
@@ -149,6 +149,24 @@ fn a_do_that_arrives_after_its_undo_has_no_effect() {
     assert_eq!(count(&report, "COMPENSATED"), 1, "{:?}", report.tally);
     let late = report.trace.iter().any(|l| l.contains("undone_before_do"));
     assert!(late, "the late do was refused:\n{}", report.trace.join("\n"));
+}
+
+/// Any loop may carry out an operator's verb. The one that drives the saga is not told, and keeps what was before in memory.
+#[test]
+fn what_another_loop_has_decided_is_gone_on_with_at_once() {
+    let report = sim::within(async {
+        let (mut world, key) = purchase(None);
+        world.bus.tap(|m| if m.topic == "update-product-inventory" { Fate::Lost } else { Fate::Weather });
+        open(&mut world).await;
+        world.start_neighbour();
+        until(&world, &key, Status::Running).await;
+        world.operate_elsewhere(key.clone(), Verb::Cancel);
+        until(&world, &key, Status::Compensated).await;
+        // Well before the first command is sent again, and the answer to that shows what has happened.
+        assert!(world.sim.elapsed() < 5_000, "{} ms", world.sim.elapsed());
+        world.end().await
+    });
+    lawful(&report);
 }
 
 #[test]

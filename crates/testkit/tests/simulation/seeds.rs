@@ -27,6 +27,7 @@ const MUST_HAPPEN: &[&str] = &[
     "late_replies",
     "lost",
     "operator's verbs",
+    "operators who were not sure, and it was done",
     "participant faults",
     "participants killed",
     "participants replaced",
@@ -36,6 +37,7 @@ const MUST_HAPPEN: &[&str] = &[
     "redriven",
     "repeated",
     "store was busy",
+    "verbs elsewhere",
 ];
 
 /// Forgetful worlds of a normal run.

@@ -42,7 +42,8 @@ impl World {
         // To the last sending: an older one's *retry* is late.
         let attempt =
             self.saga.as_ref().and_then(|saga| out(saga, &step.into(), op)).map_or(1, |(attempt, ..)| attempt);
-        self.input(Input::Reply(Reply { saga, step: step.into(), op, attempt, outcome, work: None }), now);
+        let reply = Reply { saga, step: step.into(), op, attempt, outcome, work: None, repeated: false };
+        self.input(Input::Reply(reply), now);
     }
 
     /// When the saga wants to be looked at.

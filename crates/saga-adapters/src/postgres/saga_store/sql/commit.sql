@@ -1,5 +1,6 @@
 -- A batch in which no saga stands twice, as one statement: fence, rows, histories. Answers whether the fence held, and
--- the places of those that were as expected.
+-- the places of those that were as expected. $13: what this transaction has not written itself is not as expected, because
+-- the batch before this one says what these sagas were expected to be.
 with fence as materialized (
     -- Waits for a claim that is under way, and then sees its epoch.
     select epoch from owner where partition = $1::integer and epoch = $2::bigint for share
@@ -40,6 +41,7 @@ stepped as (
             select ctid as at
             from saga
             where u.version > 1 and id = u.id and definition = u.definition and version = u.version - 1
+                and (not $13::boolean or xmin = pg_current_xact_id()::xid)
             offset 0 -- a look-up each, however small the table was when this was planned
         ) as found
     ) as w
