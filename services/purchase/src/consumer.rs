@@ -1,7 +1,7 @@
 //! Result events in, one transaction, news out, then the offsets.
 //!
 //! ```text
-//!   batch ─► parse ─► group by purchase ─► one derivable transaction ─► live, slots ─► commit
+//!   batch ─► parse ─► held until due ─► group by purchase ─► one derivable transaction ─► live, slots ─► commit
 //! ```
 //!
 //! Applied is only what follows the row's last number: duplicates change nothing, a gap makes the sweeper ask
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Stats;
 use crate::admission::Admission;
+use crate::held::{Heard, Held};
 use crate::live::{Live, News};
 use crate::outbound::Course;
 use crate::replica::Replica;
@@ -53,30 +54,39 @@ pub(crate) struct Consumer {
     pub(crate) replica: Option<Replica>,
     /// How long at most the next batch may fill.
     pub(crate) pace: Duration,
+    /// How long at most the results of a purchase that nobody watches may wait for its end.
+    pub(crate) patience: Duration,
 }
 
 impl Consumer {
-    /// Consumes until stopped. A batch in progress is finished first.
+    /// Consumes until stopped. A batch in progress is finished first; what is held comes again.
     pub(crate) async fn run(self, mut subscription: Box<dyn Subscription>) {
         let mut failures = 0;
-        let mut pace = Pace::new(self.pace);
+        let mut pace = Pace::new(self.pace, BATCH);
+        let mut held = Held::new(self.patience);
         loop {
             if !pace.turn(&*self.clock, &self.stop).await {
                 return;
             }
+            let ripe = held.left(self.clock.nanos());
             let arrived = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
                 arrived = subscription.next(BATCH) => arrived,
+                () = self.clock.sleep(ripe.unwrap_or_default()), if ripe.is_some() => Ok(Vec::new()),
+                () = self.live.somebody_came(), if ripe.is_some() => Ok(Vec::new()),
             };
             match arrived {
                 Ok(deliveries) => {
                     failures = 0;
                     pace.begin(&*self.clock, deliveries.len());
-                    if !self.unit(deliveries).await {
+                    if !self.unit(deliveries, &mut held).await {
                         return;
                     }
-                    if let Err(error) = subscription.commit().await {
+                    // Everything that came so far is dealt with, or nothing is said about any of it.
+                    if held.is_empty()
+                        && let Err(error) = subscription.commit().await
+                    {
                         tracing::warn!(%error, "committing the offsets failed; the batch will be delivered again");
                     }
                 }
@@ -110,24 +120,30 @@ impl Consumer {
         }
     }
 
-    /// One batch. `false`: stopped before it was dealt with.
-    async fn unit(&self, deliveries: Vec<Delivery>) -> bool {
-        let handled: Vec<_> = deliveries.iter().filter_map(|d| Handled::of(&self.tracer, d)).collect();
-        let from = self.moment(&handled);
+    /// One batch, and what was held until now. `false`: stopped before it was dealt with.
+    async fn unit(&self, deliveries: Vec<Delivery>, held: &mut Held) -> bool {
         let mut dead = Vec::new();
-        let mut events = Vec::with_capacity(deliveries.len());
-        // Records are kept only as long as they may have to be buried.
-        for delivery in &deliveries {
+        let arrived = self.clock.nanos();
+        for delivery in deliveries {
             match self.read(&delivery.message) {
-                Ok(event) => events.push(event),
-                Err(poison) => dead.push(self.bury(delivery, &poison)),
+                Ok(event) => {
+                    let handled = Handled::of(&self.tracer, &delivery);
+                    held.hear(Heard { delivery, event, handled }, arrived);
+                }
+                Err(poison) => dead.push(self.bury(&delivery, &poison)),
             }
         }
-        let groups: Arc<[Group]> = grouped(events).into();
-        let begun = self.moment(&handled);
+        let due = held.due(arrived, |id| self.live.is_watched(id));
+        self.write_down(due, &mut dead).await && self.publish(dead).await
+    }
+
+    /// One transaction, and what follows from it. `false`: stopped before that.
+    async fn write_down(&self, due: Vec<Heard>, dead: &mut Vec<Message>) -> bool {
+        let from = self.clock.nanos();
+        let groups: Arc<[Group]> = grouped(due.iter().map(|heard| heard.event.clone())).into();
+        let begun = self.clock.nanos();
         let Some(applied) = self.apply(&groups).await else { return false };
-        let committed = self.moment(&handled);
-        let now = self.clock.now();
+        let committed = self.clock.nanos();
         for (group, applied) in groups.iter().zip(&applied) {
             let detail = match applied {
                 Applied::Known { .. } => continue,
@@ -136,25 +152,20 @@ impl Consumer {
                     format!("there is no purchase {}", group.id)
                 }
                 Applied::Corrupt(detail) => {
-                    tracing::error!(purchase_id = group.id, detail, "results cannot be applied");
+                    // The letters say which trace.
+                    tracing::error!(saga_id = group.id, detail, "results cannot be applied");
                     detail.clone()
                 }
             };
-            let key = group.id.to_string();
-            let of_group = deliveries.iter().filter(|d| d.message.key == key.as_bytes());
             let poison = Poison::Unhandled { attempts: 1, detail };
-            dead.extend(of_group.map(|delivery| self.bury(delivery, &poison)));
+            let of_group = due.iter().filter(|heard| heard.event.saga_id == group.id);
+            dead.extend(of_group.map(|heard| self.bury(&heard.delivery, &poison)));
         }
-        self.settle(&groups, &applied, now);
-        let published = self.publish(dead).await;
-        let took = Took { from, until: self.moment(&handled), transaction: Some((begun, committed)) };
-        handled.iter().for_each(|one| one.record(&self.tracer, GROUP, deliveries.len(), took, None));
-        published
-    }
-
-    /// What time it is, if a kept trace wants to know.
-    fn moment(&self, handled: &[Handled]) -> u64 {
-        if handled.is_empty() { 0 } else { self.clock.nanos() }
+        self.settle(&groups, &applied, self.clock.now());
+        let took = Took { from, until: self.clock.nanos(), transaction: Some((begun, committed)) };
+        let handled = due.iter().filter_map(|heard| heard.handled.as_ref());
+        handled.for_each(|one| one.record(&self.tracer, GROUP, due.len(), took, None));
+        true
     }
 
     fn read(&self, message: &Message) -> Result<ResultEvent, Poison> {

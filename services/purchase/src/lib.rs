@@ -22,6 +22,7 @@ pub mod results;
 pub mod store;
 
 mod consumer;
+mod held;
 mod metrics;
 mod stats;
 mod sweeper;
@@ -70,6 +71,9 @@ pub struct Config {
     pub stale_after_ms: u64,
     /// A purchase without news for this long gives up its slot, in ms.
     pub park_after_ms: u64,
+    /// The progress of a purchase that nobody watches is written down with its end, or at most so long after it is known, in ms.
+    /// Not in process.
+    pub hold_ms: u64,
     /// Questions about outstanding purchases that may be open at once.
     pub resend_window: usize,
     /// Questions a second, at most, about purchases that do not move: each costs the orchestrator a look at a history.
@@ -92,6 +96,7 @@ impl Default for Config {
             quote_timeout_ms: 2_000,
             stale_after_ms: 5_000,
             park_after_ms: 60_000,
+            hold_ms: 500,
             resend_window: 2_000,
             resend_rate: 500,
             recovery_rate: 20_000,
@@ -145,6 +150,8 @@ pub struct Deps {
     pub stop: CancellationToken,
     /// How long at most the next batch of results, and question to the catalogue, may fill; see `saga_runtime::pace`.
     pub pace: Duration,
+    /// Whether results of purchases that nobody watches are held ([`Config::hold_ms`]).
+    pub hold: bool,
     /// Where several share the work: this one's number, by which its ids are made.
     pub replica: Option<u16>,
     /// Which sagas may be forgotten; `None`: none ever.
@@ -165,7 +172,7 @@ pub struct Service {
 /// # Errors
 /// When the store cannot say what is in flight.
 pub async fn build(config: &Config, deps: Deps) -> Result<Service, StoreError> {
-    let Deps { store, catalogue, bus, clock, tracer, ids, course, tasks, stop, pace, replica, forget } = deps;
+    let Deps { store, catalogue, bus, clock, tracer, ids, course, tasks, stop, pace, hold, replica, forget } = deps;
     let since = clock.now();
     // Whose purchases hold slots here after a restart: all, where there is only one to have accepted them.
     let in_flight = if replica.is_none() { store.count_in_flight().await? } else { 0 };
@@ -188,6 +195,7 @@ pub async fn build(config: &Config, deps: Deps) -> Result<Service, StoreError> {
         stop: stop.clone(),
         replica: replica.map(replica::Replica::new),
         pace,
+        patience: if hold { Duration::from_millis(config.hold_ms) } else { Duration::ZERO },
     };
     // Listening begins before the first question is asked, or its answer would be missed.
     if let Some(subscription) = consumer.subscribe().await {

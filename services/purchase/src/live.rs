@@ -15,16 +15,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
+// Its queues take no room while they are empty; tokio's have a block of 32 places from the beginning, 1.3 KiB a stream.
+use futures_channel::mpsc;
 use parking_lot::Mutex;
 use saga_core::Millis;
 use saga_core::protocol::ResultEvent;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use crate::results::Entry;
 
 /// Shards of each map: a few times the cores.
 const SHARDS: usize = 16;
 /// Frames that a stream of one purchase may lag behind: more than a purchase usually has.
+/// (A queue has a place more than it is made with: its sender's own.)
 const PURCHASE_QUEUE: usize = 64;
 /// Batches that a stream of all purchases may lag behind.
 const CUSTOMER_QUEUE: usize = 256;
@@ -58,23 +61,21 @@ enum Waiter {
     Poll { woken: Arc<Notify>, only_end: bool },
 }
 
-struct Listener {
-    queue: mpsc::Sender<Bytes>,
-    only_ends: bool,
-}
-
 /// Everybody who waits.
 #[derive(Default)]
 pub struct Live {
     purchases: Board<Waiter>,
-    customers: Board<Listener>,
+    /// Streams of all that becomes of a customer's purchases …
+    customers: Board<mpsc::Sender<Bytes>>,
+    /// … and of how they end.
+    ends: Board<mpsc::Sender<Bytes>>,
     streams: Mutex<HashMap<u64, usize>>,
+    came: Notify,
 }
 
 impl std::fmt::Debug for Live {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (purchases, customers) = (self.purchases.len(), self.customers.len());
-        f.debug_struct("Live").field("purchases", &purchases).field("customers", &customers).finish_non_exhaustive()
+        f.debug_struct("Live").field("waiting", &self.waiting()).finish_non_exhaustive()
     }
 }
 
@@ -86,9 +87,19 @@ impl Live {
                 self.tell_purchase(news);
             }
         }
-        if self.customers.len() > 0 {
-            self.tell_customers(batch, at);
-        }
+        tell_customers(&self.customers, batch, at, false);
+        tell_customers(&self.ends, batch, at, true);
+    }
+
+    /// Whether somebody may wait for the next thing that becomes of this purchase, its end or not.
+    pub fn is_watched(&self, id: u64) -> bool {
+        let watches = |waiter: &Waiter| !matches!(waiter, Waiter::Poll { only_end: true, .. });
+        self.customers.len() > 0 || (self.purchases.len() > 0 && self.purchases.any(id, watches))
+    }
+
+    /// Waits until somebody new watches.
+    pub async fn somebody_came(&self) {
+        self.came.notified().await;
     }
 
     /// Something of this purchase that is no event has changed.
@@ -107,7 +118,7 @@ impl Live {
         let mut frames: Vec<Frame> = Vec::new();
         self.purchases.each(news.id, |waiter| match waiter {
             Waiter::Poll { woken, only_end } => {
-                if news.ended || !only_end {
+                if news.ended || !*only_end {
                     woken.notify_one();
                 }
                 true
@@ -121,27 +132,11 @@ impl Live {
         });
     }
 
-    fn tell_customers(&self, batch: &[News<'_>], at: Millis) {
-        let mut by_customer: HashMap<u64, Vec<&News<'_>>> = HashMap::new();
-        for news in batch.iter().filter(|news| self.customers.has(news.customer_id)) {
-            by_customer.entry(news.customer_id).or_default().push(news);
-        }
-        for (customer, news) in by_customer {
-            let (mut all, mut ends) = (None, None);
-            self.customers.each(customer, |listener| {
-                let bytes = match listener.only_ends {
-                    true => ends.get_or_insert_with(|| joined(&news, at, true)),
-                    false => all.get_or_insert_with(|| joined(&news, at, false)),
-                };
-                bytes.is_empty() || listener.queue.try_send(bytes.clone()).is_ok()
-            });
-        }
-    }
-
     /// Waits for the events of one purchase, as frames.
     pub fn purchase_stream(self: &Arc<Self>, id: u64) -> (mpsc::Receiver<Frame>, Registration) {
-        let (queue, frames) = mpsc::channel(PURCHASE_QUEUE);
+        let (queue, frames) = mpsc::channel(PURCHASE_QUEUE - 1);
         let number = self.purchases.add(id, Waiter::Stream(queue));
+        self.came.notify_one();
         (frames, Registration { live: Arc::clone(self), board: Kind::Purchase, key: id, number })
     }
 
@@ -149,14 +144,21 @@ impl Live {
     pub fn poll(self: &Arc<Self>, id: u64, only_end: bool) -> (Arc<Notify>, Registration) {
         let woken = Arc::new(Notify::new());
         let number = self.purchases.add(id, Waiter::Poll { woken: Arc::clone(&woken), only_end });
+        if !only_end {
+            self.came.notify_one();
+        }
         (woken, Registration { live: Arc::clone(self), board: Kind::Purchase, key: id, number })
     }
 
     /// Waits for the events (or only the ends) of all purchases of a customer, as bytes of whole events.
     pub fn customer_stream(self: &Arc<Self>, id: u64, only_ends: bool) -> (mpsc::Receiver<Bytes>, Registration) {
-        let (queue, bytes) = mpsc::channel(CUSTOMER_QUEUE);
-        let number = self.customers.add(id, Listener { queue, only_ends });
-        (bytes, Registration { live: Arc::clone(self), board: Kind::Customer, key: id, number })
+        let (queue, bytes) = mpsc::channel(CUSTOMER_QUEUE - 1);
+        let (board, kind) = if only_ends { (&self.ends, Kind::Ends) } else { (&self.customers, Kind::Customer) };
+        let number = board.add(id, queue);
+        if !only_ends {
+            self.came.notify_one();
+        }
+        (bytes, Registration { live: Arc::clone(self), board: kind, key: id, number })
     }
 
     /// Counts one more stream of a customer, if that is not more than `limit`.
@@ -177,7 +179,7 @@ impl Live {
 
     /// How many wait.
     pub fn waiting(&self) -> usize {
-        self.purchases.len() + self.customers.len()
+        self.purchases.len() + self.customers.len() + self.ends.len()
     }
 }
 
@@ -185,6 +187,20 @@ impl Live {
 pub fn frame(id: u64, event: &ResultEvent) -> Frame {
     let ResultEvent { seq, terminal, .. } = *event;
     Frame { seq, terminal, bytes: Entry::from(event).frame(id) }
+}
+
+fn tell_customers(board: &Board<mpsc::Sender<Bytes>>, batch: &[News<'_>], at: Millis, only_ends: bool) {
+    if board.len() == 0 {
+        return;
+    }
+    let mut by_customer: HashMap<u64, Vec<&News<'_>>> = HashMap::new();
+    for news in batch.iter().filter(|news| (news.ended || !only_ends) && board.has(news.customer_id)) {
+        by_customer.entry(news.customer_id).or_default().push(news);
+    }
+    for (customer, news) in by_customer {
+        let bytes = joined(&news, at, only_ends);
+        board.each(customer, |queue| bytes.is_empty() || queue.try_send(bytes.clone()).is_ok());
+    }
 }
 
 fn joined(news: &[&News<'_>], at: Millis, only_ends: bool) -> Bytes {
@@ -201,6 +217,7 @@ fn joined(news: &[&News<'_>], at: Millis, only_ends: bool) -> Bytes {
 enum Kind {
     Purchase,
     Customer,
+    Ends,
 }
 
 /// Somebody who waits, until this is dropped.
@@ -216,6 +233,7 @@ impl Drop for Registration {
         match self.board {
             Kind::Purchase => self.live.purchases.remove(self.key, self.number),
             Kind::Customer => self.live.customers.remove(self.key, self.number),
+            Kind::Ends => self.live.ends.remove(self.key, self.number),
         }
     }
 }
@@ -269,6 +287,10 @@ impl<W> Board<W> {
         self.shard(key).lock().contains_key(&key)
     }
 
+    fn any(&self, key: u64, is: impl Fn(&W) -> bool) -> bool {
+        self.shard(key).lock().get(&key).is_some_and(|waiters| waiters.iter().any(|(_, waiter)| is(waiter)))
+    }
+
     fn add(&self, key: u64, waiter: W) -> u64 {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         self.shard(key).lock().entry(key).or_default().push((number, waiter));
@@ -288,11 +310,11 @@ impl<W> Board<W> {
     }
 
     /// Calls `tell` for each waiter of a key; drops those for which it answers `false`.
-    fn each(&self, key: u64, mut tell: impl FnMut(&W) -> bool) {
+    fn each(&self, key: u64, mut tell: impl FnMut(&mut W) -> bool) {
         let mut shard = self.shard(key).lock();
         let Slot::Occupied(mut waiters) = shard.entry(key) else { return };
         let before = waiters.get().len();
-        waiters.get_mut().retain(|(_, waiter)| tell(waiter));
+        waiters.get_mut().retain_mut(|(_, waiter)| tell(waiter));
         self.count.fetch_sub(before - waiters.get().len(), Ordering::AcqRel);
         if waiters.get().is_empty() {
             waiters.remove();

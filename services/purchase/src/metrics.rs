@@ -31,14 +31,18 @@ impl Source for Purchases {
 }
 
 fn counted(stats: &Stats, page: &mut Page) {
-    let Stats { accepted, replayed, refused, backlog, streams_refused, .. } = stats;
+    let Stats { accepted, replayed, refused, backlog, streams_refused, polls_refused, .. } = stats;
     page.counter("purchases_accepted", "Purchases that were written.", &[], accepted.get());
     page.counter("purchases_replayed", "Answers given again for an idempotency key.", &[], replayed.get());
     let busy = refused.get().saturating_sub(backlog.get());
-    let refusals = [("busy", busy), ("backlog", backlog.get()), ("streams", streams_refused.get())];
+    let refusals = [
+        ("busy", busy),
+        ("backlog", backlog.get()),
+        ("streams", streams_refused.get()),
+        ("polls", polls_refused.get()),
+    ];
     for (reason, count) in refusals {
-        let help =
-            "Requests that were told to come back: no slot, too many purchases that do not end, too many streams.";
+        let help = "Requests that were told to come back: no slot, too many purchases that do not end, too many streams, too many that wait.";
         page.counter("admission_refused", help, &[("reason", reason)], count);
     }
     let ended = [("completed", &stats.completed), ("compensated", &stats.compensated)];

@@ -76,7 +76,7 @@ async fn questions(
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
-    let mut pace = Pace::new(pace);
+    let mut pace = Pace::new(pace, QUEUE);
     let mut waiting = Vec::new();
     while pace.turn(&*clock, &stop).await {
         tokio::select! {
@@ -109,13 +109,11 @@ fn split(waiting: Vec<Asked>) -> Vec<(BTreeSet<u64>, Vec<Asked>)> {
     questions
 }
 
-/// One question, for all who are in it. It stands in the trace of the first of them whose trace is kept.
+/// One question, for all who are in it: it stands in each trace that is kept.
 async fn ask(catalogue: Arc<dyn Catalogue>, (products, all): (BTreeSet<u64>, Vec<Asked>)) {
     let products: Vec<u64> = products.into_iter().collect();
-    let answer = match all.iter().find_map(|asked| asked.trace) {
-        Some(trace) => trace::within(trace, catalogue.quote(&products)).await,
-        None => catalogue.quote(&products).await,
-    };
+    let traces: Vec<_> = all.iter().filter_map(|asked| asked.trace).collect();
+    let answer = trace::within_all(&traces, catalogue.quote(&products)).await;
     for asked in all {
         let own = |quotes: &Vec<Quote>| -> Vec<Quote> {
             quotes.iter().filter(|quote| asked.products.contains(&quote.product_id)).cloned().collect()
@@ -136,10 +134,12 @@ mod tests {
 
     use super::*;
 
-    /// Knows the products below 1000, notes every question; waits for a word before it answers about product 13.
+    /// Knows the products below 1000, notes every question and for whom it is; waits for a word before it answers about
+    /// product 13.
     #[derive(Default)]
     struct Prices {
         questions: Mutex<Vec<Vec<u64>>>,
+        traces: Mutex<Vec<TraceContext>>,
         word: Notify,
     }
 
@@ -147,6 +147,7 @@ mod tests {
     impl Catalogue for Prices {
         async fn quote(&self, product_ids: &[u64]) -> Result<Vec<Quote>, CatalogueError> {
             self.questions.lock().push(product_ids.to_vec());
+            self.traces.lock().extend(trace::current().into_iter().chain(trace::others()));
             if product_ids.contains(&13) {
                 self.word.notified().await;
             }
@@ -192,6 +193,21 @@ mod tests {
         assert_eq!(third.await.unwrap(), Ok(vec![2, 3]));
         assert_eq!(fourth.await.unwrap(), Ok(vec![]), "what is not known is left out");
         assert_eq!(*desk.prices.questions.lock(), [vec![1], vec![1, 2, 3, 5_000]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_is_in_the_trace_of_each_who_shares_it() {
+        let desk = desk();
+        let context = |span: u64| TraceContext { trace: u128::from(span), span, sampled: true };
+        let asks = |span: u64| {
+            let together = Arc::clone(&desk.together);
+            desk.tasks.spawn(trace::within(context(span), async move { together.quote(&[span]).await.map(drop) }))
+        };
+        let (first, untraced, second) = (asks(1), desk.asks(&[5]), asks(2));
+        assert_eq!((first.await.unwrap(), second.await.unwrap()), (Ok(()), Ok(())));
+        untraced.await.unwrap().unwrap();
+        assert_eq!(desk.prices.questions.lock().len(), 1, "one question");
+        assert_eq!(*desk.prices.traces.lock(), [context(1), context(2)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,6 +17,8 @@ pub struct Stats {
     pub backlog: Counter,
     /// Streams that were refused.
     pub streams_refused: Counter,
+    /// Requests for a purchase that were not let wait for its news.
+    pub polls_refused: Counter,
     /// Result events applied.
     pub applied: Counter,
     /// Result events that were there already, or came after the end.
@@ -51,6 +53,7 @@ impl Stats {
             ("completed", self.completed.get()),
             ("compensated", self.compensated.get()),
             ("asked", self.asked.get()),
+            ("polls_refused", self.polls_refused.get()),
         ]
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use purchase::Config;
 use saga_runtime::SystemClock;
 use serde_json::Value;
 
@@ -121,6 +122,25 @@ async fn a_long_poll_has_an_end_of_its_own() {
     clock.advance(std::time::Duration::from_secs(1));
     let answer = polling.await.unwrap();
     assert_eq!((answer.status, &answer.body["status"]), (StatusCode::OK, &Value::from("PENDING")));
+}
+
+#[tokio::test]
+async fn who_finds_too_many_waiting_is_told_to_come_back_and_counted() {
+    let config = Config { max_streams: 1, ..quick() };
+    let shop = Arc::new(Shop::with(config, Arc::new(SystemClock), Script::Hold).await);
+    let id = shop.buy(ALICE).await;
+    let polling = tokio::spawn({
+        let shop = Arc::clone(&shop);
+        async move { shop.get(ALICE, &format!("/purchases/{id}?wait=30s")).await }
+    });
+    until("the poll to wait", || shop.stat("waiting") == 1).await;
+    let refused = shop.get(ALICE, &format!("/purchases/{id}?wait=30s")).await;
+    assert_eq!((refused.status, &refused.body["code"]), (StatusCode::SERVICE_UNAVAILABLE, &Value::from("overloaded")));
+    assert_eq!(shop.stat("polls_refused"), 1);
+    // Who does not want to wait is answered as ever.
+    assert_eq!(shop.get(ALICE, &format!("/purchases/{id}")).await.status, StatusCode::OK);
+    shop.orchestrator.emit(id, &completed(id)).await;
+    assert_eq!(polling.await.unwrap().body["status"], "COMPLETED");
 }
 
 #[tokio::test]

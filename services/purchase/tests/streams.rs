@@ -312,3 +312,60 @@ async fn p17_a_server_that_stops_is_not_held_up_by_its_streams() {
     }
     shop.stop().await;
 }
+
+/// Results wait very long for the end of their purchase; more than the test takes.
+async fn held() -> Shop {
+    let config = purchase::Config { hold_ms: 60_000, stale_after_ms: 3_600_000, ..quick() };
+    Shop::with(config, Arc::new(SystemClock), Script::Hold).await
+}
+
+#[tokio::test]
+async fn what_nobody_watches_is_written_down_with_its_end() {
+    let shop = held().await;
+    let (first, second) = (shop.buy(ALICE).await, shop.buy(ALICE).await);
+    shop.orchestrator.emit(first, &completed(first)[..5]).await;
+    shop.orchestrator.emit(second, &completed(second)).await;
+    // An end that came after it is written: the first one's results have been heard.
+    shop.until(second, "COMPLETED").await;
+    assert_eq!(shop.get(ALICE, &format!("/purchases/{first}")).await.body["status"], "PENDING");
+    shop.orchestrator.emit(first, &completed(first)[5..]).await;
+    shop.until(first, "COMPLETED").await;
+    let rest = shop.stream(ALICE, &path(first), Some("0")).await.rest().await;
+    assert_eq!(seqs(&rest), (1..=9).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn whoever_comes_to_watch_is_told_at_once() {
+    let shop = held().await;
+    let paths = |id: u64| [path(id), "/purchases/events".to_owned()];
+    for at in 0..2 {
+        let (id, second) = (shop.buy(ALICE).await, shop.buy(BOB).await);
+        shop.orchestrator.emit(id, &completed(id)[..5]).await;
+        shop.orchestrator.emit(second, &completed(second)).await;
+        until("the results have been heard", || shop.stat("completed") == 2 * at + 1).await;
+        let mut stream = shop.stream(ALICE, &paths(id)[usize::try_from(at).unwrap()], None).await;
+        for seq in 1..=5 {
+            assert_eq!(stream.next().await.unwrap().data["seq"], seq);
+        }
+        // And of what follows, while it watches.
+        shop.orchestrator.emit(id, &completed(id)[5..7]).await;
+        assert_eq!(stream.next().await.unwrap().data["seq"], 6);
+        drop(stream);
+        shop.orchestrator.emit(id, &completed(id)[7..]).await;
+        until("it has ended", || shop.stat("completed") == 2 * at + 2).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_held_when_the_service_died_comes_again() {
+    let mut shop = held().await;
+    let (first, second) = (shop.buy(ALICE).await, shop.buy(BOB).await);
+    shop.orchestrator.emit(first, &completed(first)[..5]).await;
+    shop.orchestrator.emit(second, &completed(second)).await;
+    until("the results have been heard", || shop.stat("completed") == 1).await;
+    shop.restart().await;
+    let mut stream = shop.stream(ALICE, &path(first), None).await;
+    assert_eq!(stream.next().await.unwrap().seq(), 1);
+    shop.orchestrator.emit(first, &completed(first)[5..]).await;
+    assert_eq!(seqs(&stream.rest().await), (2..=9).collect::<Vec<_>>());
+}

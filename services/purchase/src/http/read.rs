@@ -161,6 +161,7 @@ pub(super) async fn show(
             let wait = wait_ms(&text).ok_or_else(|| invalid("#/wait", "must be like 10s or 500ms"))?;
             let inner = purchases.inner();
             if inner.live.waiting() >= inner.patience.waiting {
+                inner.stats.polls_refused.inc();
                 return Err(Problem::new(Code::Overloaded, "too many requests are waiting").retry_after(1));
             }
             let now = inner.clock.now();

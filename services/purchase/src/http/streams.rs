@@ -20,11 +20,11 @@ use bytes::{Bytes, BytesMut};
 use chassis::auth::Identity;
 use chassis::json::{PathId, ValidQuery};
 use chassis::problem::{Code, Problem};
+use futures_channel::mpsc;
 use futures_util::stream;
 use garde::Validate;
 use saga_core::Millis;
 use serde::Deserialize;
-use tokio::sync::mpsc;
 use utoipa::IntoParams;
 
 use super::no_such_purchase;
@@ -146,7 +146,7 @@ impl OfPurchase {
             tokio::select! {
                 biased;
                 frame = self.frames.recv() => {
-                    let frame = frame?;
+                    let frame = frame.ok()?;
                     if frame.seq > self.sent {
                         // What this reader has not got is not jumped over: it resumes.
                         if frame.seq != self.sent + 1 {
@@ -257,7 +257,7 @@ impl OfCustomer {
         }
         tokio::select! {
             biased;
-            bytes = self.queue.recv() => bytes,
+            bytes = self.queue.recv() => bytes.ok(),
             pause = self.hold.pause() => match pause {
                 Pause::Over => None,
                 Pause::Silence => Some(COMMENT),

@@ -46,7 +46,7 @@ fn a51_a_reader_that_does_not_keep_up_is_cut_off_and_costs_no_more() {
         count += 1;
     }
     assert_eq!(count, PURCHASE_QUEUE);
-    assert!(matches!(slow.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
+    assert!(matches!(slow.try_recv(), Err(mpsc::TryRecvError::Closed)));
     count = 0;
     while all.try_recv().is_ok() {
         count += 1;

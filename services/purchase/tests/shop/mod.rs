@@ -150,7 +150,7 @@ pub struct Running {
 
 /// Short times, so that what is due soon comes soon.
 pub fn quick() -> Config {
-    Config { admission_wait_ms: 50, stale_after_ms: 200, park_after_ms: 60_000, ..Config::default() }
+    Config { admission_wait_ms: 50, stale_after_ms: 200, park_after_ms: 60_000, hold_ms: 0, ..Config::default() }
 }
 
 impl Shop {
@@ -198,6 +198,7 @@ impl Shop {
             tasks: tasks.clone(),
             stop: stop.clone(),
             pace: Duration::ZERO,
+            hold: true,
             replica: None,
             forget: None,
         };
