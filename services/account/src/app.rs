@@ -51,6 +51,8 @@ pub struct Accounts {
     keys: Arc<ArcSwap<Keys>>,
     verifier: Verifier,
     passwords: Passwords,
+    /// Held by who gives somebody a role.
+    appointing: Arc<tokio::sync::Mutex<()>>,
     failures: Failures,
     config: Arc<Config>,
     personal: ReadThrough,
@@ -80,7 +82,21 @@ impl Accounts {
         let keys = Arc::new(ArcSwap::from_pointee(keys));
         let (personal, delivery) = (cache.of("personal", CUSTOMER_TTL), cache.of("delivery", CUSTOMER_TTL));
         let config = Arc::new(config);
-        Ok(Self { store, ids, clock, keys, verifier, passwords, failures, config, personal, delivery, stats })
+        let appointing = Arc::default();
+        Ok(Self {
+            store,
+            ids,
+            clock,
+            keys,
+            verifier,
+            passwords,
+            appointing,
+            failures,
+            config,
+            personal,
+            delivery,
+            stats,
+        })
     }
 
     /// What was counted.
@@ -137,33 +153,28 @@ impl Accounts {
         self.log_in(customer_id, role).await
     }
 
-    /// Creates an admin (or gives the role to an account that exists, whose password then stays). For the CLI.
+    /// Gives somebody a role: makes the account, or changes one that is there, whose password then stays. `false`: that one had
+    /// the role already, nothing was changed. One at a time in a process, so that of two alike only one changes something.
     ///
     /// # Errors
-    /// When the store cannot be used.
-    pub async fn create_admin(&self, email: &str, password: String) -> Result<(), Problem> {
+    /// `overloaded`; and when the store cannot be used.
+    pub async fn appoint(&self, email: &str, password: String, role: Role) -> Result<bool, Problem> {
         let email = normalize_email(email);
-        if self.store.set_role(email.clone(), Role::Admin).await? {
-            return Ok(());
+        let _one = self.appointing.lock().await;
+        if let Some(found) = self.store.credentials(email.clone()).await? {
+            return Ok(found.role != role && self.store.set_role(email, role).await?);
         }
         let password = self.passwords.hash(password).await?;
-        let personal = Personal { first_name: "Admin".into(), last_name: String::new(), email };
+        let personal = Personal { first_name: "Admin".into(), last_name: String::new(), email: email.clone() };
         let delivery = Delivery { address: String::new(), phone_number: String::new() };
         let customer_id = self.ids.next();
-        let account = NewAccount { customer_id, personal, delivery, password, role: Some(Role::Admin) };
-        self.store.create(account, false, self.clock.now()).await?;
-        Ok(())
-    }
-
-    /// Gives an account another role.
-    ///
-    /// # Errors
-    /// `not_found`.
-    pub async fn set_role(&self, email: &str, role: Role) -> Result<(), Problem> {
-        match self.store.set_role(normalize_email(email), role).await? {
-            true => Ok(()),
-            false => Err(Problem::new(Code::NotFound, "there is no account with this address")),
+        let account = NewAccount { customer_id, personal, delivery, password, role: Some(role) };
+        if self.store.create(account, false, self.clock.now()).await?.is_some() {
+            return Ok(true);
         }
+        // Somebody has registered with the address meanwhile; accounts are never removed.
+        let found = self.store.credentials(email.clone()).await?;
+        Ok(found.is_none_or(|found| found.role != role) && self.store.set_role(email, role).await?)
     }
 
     /// Whether nobody has registered yet.

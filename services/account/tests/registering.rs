@@ -48,15 +48,20 @@ async fn roles_are_given_by_the_cli_and_hold_from_the_next_token_on() {
     office.register("first@example.org").await;
     let customer = office.register("ada@example.org").await;
     let role = |token: &str| office.verifier.verify(token).unwrap().role;
-    office.accounts.set_role(" Ada@Example.ORG ", Role::Operator).await.unwrap();
+    let appoint = async |email: &str, password: &str, role| {
+        office.accounts.appoint(email, password.to_owned(), role).await.unwrap()
+    };
+    assert!(appoint(" Ada@Example.ORG ", "a new password", Role::Operator).await);
     assert_eq!(role(&customer.access()), Role::Customer, "what was issued stays as it was");
     assert_eq!(role(&office.refresh(&customer.refresh()).await.access()), Role::Operator);
     assert_eq!(role(&office.login("ada@example.org", PASSWORD).await.access()), Role::Operator);
-    assert!(office.accounts.set_role("nobody@example.org", Role::Admin).await.is_err());
+    assert!(!appoint("ada@example.org", "a new password", Role::Operator).await, "she is that already");
 
-    office.accounts.create_admin("root@example.org", "another horse".into()).await.unwrap();
+    let root = || appoint("root@example.org", "another horse", Role::Admin);
+    let (one, two) = tokio::join!(root(), root());
+    assert!(one != two, "of two at once one changes something");
     assert_eq!(role(&office.login("root@example.org", "another horse").await.access()), Role::Admin);
-    office.accounts.create_admin("ada@example.org", "a new password".into()).await.unwrap();
+    assert!(appoint("ada@example.org", "a new password", Role::Admin).await);
     assert_eq!(office.login("ada@example.org", "a new password").await.status, 401, "an account keeps its password");
     assert_eq!(role(&office.login("ada@example.org", PASSWORD).await.access()), Role::Admin);
 }

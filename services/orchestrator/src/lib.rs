@@ -35,7 +35,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let options = OrchestratorOptions::default();
-        Self { definitions: Vec::new(), cached_sagas: options.cached, recovery_rate: options.recovery_rate, batch: 256 }
+        Self { definitions: Vec::new(), cached_sagas: options.cached, recovery_rate: options.recovery_rate, batch: 512 }
     }
 }
 

@@ -47,10 +47,8 @@ pub struct ParticipantReport {
     pub group: String,
     /// The topics of its commands.
     pub topics: BTreeSet<Name>,
-    /// What its members call themselves, where the bus knows.
+    /// What its members call themselves.
     pub members: Vec<String>,
-    /// Whether the bus knows them.
-    pub members_known: bool,
     /// Records that wait for it.
     pub waiting: u64,
     /// Sagas that await its answer, and no human.
@@ -71,7 +69,7 @@ impl ParticipantReport {
     /// How it is.
     pub fn health(&self) -> Health {
         let oldest = self.oldest_outstanding_ms.unwrap_or_default();
-        let nobody = self.members_known && self.members.is_empty();
+        let nobody = self.members.is_empty();
         match (self.in_flight, self.waiting) {
             (0, 0) => Health::Idle,
             _ if nobody || (self.in_flight > 0 && oldest >= SILENT) => Health::Silent,
@@ -97,7 +95,6 @@ pub fn participants(
             group: group.group.clone(),
             topics: places.iter().map(|place| place.topic.clone()).collect(),
             members: group.members.clone(),
-            members_known: places.iter().any(|place| place.end.is_some()),
             waiting: places.iter().map(|place| place.waiting).sum(),
             in_flight: 0,
             oldest_outstanding_ms: None,

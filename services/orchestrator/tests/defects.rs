@@ -125,6 +125,7 @@ async fn m07_m10_names_that_no_definition_can_have_are_letters() {
         attempt: 1,
         outcome: Outcome::done(),
         work: None,
+        repeated: false,
     };
     let huge = Start { saga: SagaKey::new("parcel", 2), input: Json::of(&"x".repeat(wire::MAX_PAYLOAD)).unwrap() };
     world.bus.publish(vec![wire::reply_message(&"reply".into(), &reply)]).await.unwrap();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use desk::world;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -104,6 +104,16 @@ async fn the_shop_is_seen_at_a_glance() {
     assert_eq!(participants["items"][0]["state"], "idle", "who is stuck waits for a human: {participants}");
 }
 
+/// The moment of the next overview on a stream.
+async fn shown(stream: &mut axum::body::BodyDataStream) -> String {
+    let next = tokio::time::timeout(Duration::from_secs(20), stream.next()).await.unwrap().unwrap().unwrap();
+    let text = String::from_utf8(next.to_vec()).unwrap();
+    let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or_else(|| panic!("{text}"));
+    let overview: Value = serde_json::from_str(data).unwrap();
+    assert_eq!(overview["profile"], "embedded");
+    overview["as_of"].as_str().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn readers_of_the_overview_s_stream_share_it_and_are_bounded() {
     let world = world().await;
@@ -117,14 +127,19 @@ async fn readers_of_the_overview_s_stream_share_it_and_are_bounded() {
     assert_eq!(open().await.unwrap().status(), StatusCode::TOO_MANY_REQUESTS);
     let mut moments = std::collections::BTreeSet::new();
     for stream in &mut streams {
-        let first = tokio::time::timeout(Duration::from_secs(20), stream.next()).await.unwrap().unwrap().unwrap();
-        let text = String::from_utf8(first.to_vec()).unwrap();
-        let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or_else(|| panic!("{text}"));
-        let overview: Value = serde_json::from_str(data).unwrap();
-        assert_eq!(overview["profile"], "embedded");
-        moments.insert(overview["as_of"].as_str().unwrap().to_owned());
+        moments.insert(shown(stream).await);
     }
     assert!(moments.len() <= 3, "put together once for all: {moments:?}");
+    // Whoever does not read is shown what is now, and nothing has been piled up meanwhile.
+    let mut slow = streams.pop().unwrap();
+    let mut latest = String::new();
+    for _ in 0..3 {
+        latest = shown(&mut streams[0]).await;
+    }
+    let late = shown(&mut slow).await;
+    assert!(late >= latest, "{late} is older than {latest}");
+    assert!(slow.next().now_or_never().is_none(), "the next one is a second away");
+    drop(slow);
     drop(streams.pop());
     assert_eq!(open().await.unwrap().status(), StatusCode::OK, "whoever goes makes room");
 }

@@ -3,9 +3,9 @@
 use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use chassis::audit::{Order, audited};
+use chassis::audit::{Ended, Order, audited, says_why};
 use chassis::json::Valid;
-use chassis::problem::{Code, Problem};
+use chassis::problem::Problem;
 use futures_util::StreamExt as _;
 use garde::Validate;
 use saga_core::{Status, Verb};
@@ -129,8 +129,8 @@ pub(super) struct BulkBody {
     #[garde(dive)]
     filter: BulkFilter,
     /// Why; it is kept in each saga's history.
-    #[garde(length(chars, min = 1, max = 500))]
-    #[schema(min_length = 1, max_length = 500)]
+    #[garde(length(chars, min = 1, max = 500), custom(says_why))]
+    #[schema(min_length = 1, max_length = 500, pattern = r"\S")]
     reason: String,
     /// Only tell which sagas it would be; so it is when nothing is said.
     #[garde(skip)]
@@ -195,13 +195,18 @@ pub(super) async fn bulk(
         }
         if matched as u64 != expected {
             let detail = format!("{matched} sagas match now, not {expected}: look at them again");
-            return Err(Problem::new(Code::Conflict, detail));
+            return Err(Problem::overtaken(detail));
         }
-        let (applied, refused) = steer(&sagas, rows, &verb, &actor, &reason).await;
-        let more = json!({ "matched": matched, "applied": applied, "refused": refused.len() });
+        let Steered { applied, overtaken, unsure, refused } = steer(&sagas, rows, &verb, &actor, &reason).await;
+        if overtaken > 0 && overtaken == matched {
+            let detail =
+                format!("somebody was faster: all {matched} sagas have moved on meanwhile; look at them again");
+            return Err(Problem::overtaken(detail));
+        }
+        let details = json!({ "matched": matched, "applied": applied, "refused": refused.len() });
         let told = &refused[..refused.len().min(TOLD)];
         let answer = json!({ "matched": matched, "applied": applied, "refused_count": refused.len(), "refused": told });
-        Ok((answer, more))
+        Ok(if applied + unsure == 0 { Ended::Nothing(answer) } else { Ended::Changed { answer, details } })
     };
     let answer = audited(&*sagas.audit, &*sagas.clock, order, work).await?;
     Ok(axum::Json(answer).into_response())
@@ -224,25 +229,42 @@ async fn look(sagas: &Sagas, mut filter: SagaFilter) -> Result<(usize, Vec<SagaR
     }
 }
 
-/// Each by compare-and-set. How many it was applied to, and who refused.
-async fn steer(sagas: &Sagas, rows: Vec<SagaRow>, verb: &Verb, actor: &str, reason: &str) -> (usize, Vec<Value>) {
+/// What an order for many came to.
+#[derive(Default)]
+struct Steered {
+    applied: usize,
+    /// Somebody was faster.
+    overtaken: usize,
+    /// Told of as refused, and perhaps done: see [`Problem::unsure`].
+    unsure: usize,
+    /// Who refused, and why.
+    refused: Vec<Value>,
+}
+
+/// Each by compare-and-set.
+async fn steer(sagas: &Sagas, rows: Vec<SagaRow>, verb: &Verb, actor: &str, reason: &str) -> Steered {
     let each = rows.into_iter().map(|row| async move {
         let SagaRow { key, version, .. } = row;
         let steered = sagas.operate(key.clone(), verb.clone(), actor.into(), reason.into(), Some(version)).await;
         steered.map(drop).map_err(|error| {
             let problem = problem(error);
-            json!({
+            let told = json!({
                 "id": key.id, "definition": key.definition, "code": problem.code.as_str(), "detail": problem.detail,
-            })
+            });
+            (problem, told)
         })
     });
-    let (mut applied, mut refused) = (0, Vec::new());
+    let mut all = Steered::default();
     let mut steered = futures_util::stream::iter(each).buffer_unordered(AT_ONCE);
     while let Some(result) = steered.next().await {
         match result {
-            Ok(()) => applied += 1,
-            Err(refusal) => refused.push(refusal),
+            Ok(()) => all.applied += 1,
+            Err((problem, told)) => {
+                all.overtaken += usize::from(problem.is_overtaken());
+                all.unsure += usize::from(!problem.changed_nothing());
+                all.refused.push(told);
+            }
         }
     }
-    (applied, refused)
+    all
 }

@@ -6,7 +6,7 @@ use axum::Extension;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use chassis::audit::{Order, audited};
+use chassis::audit::{Ended, Order, audited, says_why};
 use chassis::json::{Valid, ValidQuery};
 use chassis::paging::{Page, decode_token};
 use chassis::problem::{Code, Problem};
@@ -125,8 +125,8 @@ pub(super) struct Choice {
     #[schema(max_items = 1000, value_type = Option<Vec<schemas::LetterId>>)]
     ids: Option<Vec<u64>>,
     /// Why, for the audit log.
-    #[garde(length(chars, min = 1, max = 500))]
-    #[schema(min_length = 1, max_length = 500)]
+    #[garde(length(chars, min = 1, max = 500), custom(says_why))]
+    #[schema(min_length = 1, max_length = 500, pattern = r"\S")]
     reason: String,
 }
 
@@ -169,7 +169,7 @@ pub(super) async fn redrive(
             RedriveError::Store(error) => error.into(),
             RedriveError::Bus(error) => Problem::new(Code::DependencyUnavailable, error.to_string()),
         })?;
-        Ok((json!({ "redriven": moved }), json!({ "redriven": moved })))
+        Ok(counted("redriven", moved))
     };
     let answer = audited(&*sagas.audit, &*sagas.clock, order, work).await?;
     Ok(axum::Json(answer).into_response())
@@ -193,10 +193,16 @@ pub(super) async fn purge(
     let work = async {
         let _one = sagas.moving_letters.lock().await;
         let purged = sagas.dead_letters.purge(&topic, choice.which()).await?;
-        Ok((json!({ "purged": purged }), json!({ "purged": purged })))
+        Ok(counted("purged", purged))
     };
     let answer = audited(&*sagas.audit, &*sagas.clock, order, work).await?;
     Ok(axum::Json(answer).into_response())
+}
+
+/// Of none, as of those that somebody else has dealt with before: nothing was changed.
+fn counted(done: &str, count: u64) -> Ended<Value> {
+    let answer = json!({ done: count });
+    if count == 0 { Ended::Nothing(answer) } else { Ended::Changed { details: answer.clone(), answer } }
 }
 
 fn view(letter: &DeadLetter) -> Value {

@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use chassis::audit;
+use chassis::audit::{self, Ended};
 use chassis::json::{PathId, Valid, ValidQuery};
 use chassis::paging::{Page, decode_token};
 use chassis::problem::{Code, Problem};
@@ -229,8 +229,8 @@ pub(super) async fn missing(sagas: &Sagas, key: &SagaKey) -> Result<Problem, Pro
 #[schema(as = Order, example = json!({ "reason": "the gateway is back", "version": 7 }))]
 pub(super) struct Order {
     /// Why; it is kept in the saga's history.
-    #[garde(length(chars, min = 1, max = 500))]
-    #[schema(min_length = 1, max_length = 500)]
+    #[garde(length(chars, min = 1, max = 500), custom(audit::says_why))]
+    #[schema(min_length = 1, max_length = 500, pattern = r"\S")]
     reason: String,
     /// Compare-and-set: the version that the operator looked at.
     #[garde(inner(range(max = MAX_ID)))]
@@ -244,7 +244,8 @@ pub(super) struct Order {
 
 /// Steers a saga.
 ///
-/// With a `version` it is a compare-and-set: whoever looked at an older one is told so.
+/// With a `version` it is a compare-and-set: whoever looked at an older one is told so. Without one `retry`, `skip` and
+/// `resolve` are for stuck sagas only, so the second of two who order the same is told `conflict`.
 #[utoipa::path(
     post, path = "/admin/sagas/{id}/{verb}", operation_id = "steerSaga", tag = "sagas",
     params(
@@ -280,8 +281,8 @@ pub(super) async fn operate(
     };
     let work = async {
         let row = sagas.operate(key, verb, actor, reason, version).await.map_err(problem)?;
-        let more = json!({ "version": row.version, "now": row.status });
-        Ok((SagaView::from(&row), more))
+        let details = json!({ "version": row.version, "now": row.status });
+        Ok(Ended::Changed { answer: SagaView::from(&row), details })
     };
     let view = audit::audited(&*sagas.audit, &*sagas.clock, line, work).await?;
     Ok((StatusCode::OK, axum::Json(view)).into_response())
@@ -303,10 +304,17 @@ pub(super) fn verb(word: &str, status: Option<Status>) -> Result<Verb, Problem> 
 pub(super) fn problem(error: OperateError) -> Problem {
     let detail = error.to_string();
     match error {
+        OperateError::Unsure(error) => {
+            let mut problem = problem(*error);
+            problem.detail = detail;
+            problem.unsure()
+        }
         OperateError::Store(error) => error.into(),
         OperateError::Stopped => Problem::new(Code::DependencyUnavailable, detail),
         OperateError::Rejected(Rejection::UnknownSaga(key)) => not_found(&key),
         OperateError::Rejected(Rejection::NotTerminal { .. }) => invalid("#/status", detail),
+        OperateError::Rejected(Rejection::StaleVersion { .. }) => Problem::overtaken(detail),
+        OperateError::Rejected(Rejection::TooLate { status }) if status.is_terminal() => Problem::overtaken(detail),
         OperateError::Rejected(_) | OperateError::Contended => Problem::new(Code::Conflict, detail),
     }
 }
@@ -351,4 +359,27 @@ fn watch(sagas: Sagas, key: SagaKey) -> impl Stream<Item = Result<SseEvent, Infa
             sagas.sleep(WATCH_EVERY).await;
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_told_for_certain_that_nothing_was_changed_is_told_the_same_as_who_is_not() {
+        let key = SagaKey::new("purchase", 7);
+        for (rejection, code) in [
+            (Rejection::UnknownSaga(key), Code::NotFound),
+            (Rejection::StaleVersion { expected: 1, actual: 2 }, Code::Conflict),
+            (Rejection::UnderWay { status: Status::Running }, Code::Conflict),
+        ] {
+            let sure = problem(rejection.clone().into());
+            assert!(sure.code == code && sure.changed_nothing(), "{sure:?}");
+            let unsure = problem(OperateError::Unsure(Box::new(rejection.into())));
+            assert!(unsure.code == code && !unsure.changed_nothing() && !unsure.is_overtaken(), "{unsure:?}");
+            assert!(unsure.detail.contains("perhaps by this order"), "{unsure:?}");
+        }
+        let contended = problem(OperateError::Unsure(Box::new(OperateError::Contended)));
+        assert!(contended.code == Code::Conflict && !contended.changed_nothing(), "{contended:?}");
+    }
 }
