@@ -14,11 +14,26 @@
     }
   });
 
+  // A page that moves says to who cannot see it only what it has come to, and only when that is something else.
+  document.addEventListener("htmx:afterSwap", () => {
+    const news = document.getElementById("news");
+    const status = document.getElementById("status")?.innerText;
+    if (news && status && news.textContent !== status) news.textContent = status;
+  });
+
   document.addEventListener("click", (event) => {
     const closer = event.target.closest("[data-closes]");
     if (closer && dialog()?.open) {
       event.preventDefault();
       dialog().close();
+    }
+  });
+
+  // What says that it is a button is pressed by the space bar, too.
+  document.addEventListener("keydown", (event) => {
+    if (event.key === " " && event.target.matches?.("a[role=button]")) {
+      event.preventDefault();
+      event.target.click();
     }
   });
 

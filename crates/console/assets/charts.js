@@ -16,6 +16,8 @@
   const words = { in_flight: "in flight", p50: "median, ms", p99: "99 %, ms" };
   // Not by colour alone.
   const dashes = [[], [6, 4], [2, 3]];
+  // As everywhere on the pages: UTC.
+  const clock = (_, ticks) => ticks.map((at) => new Date(at * 1000).toISOString().slice(11, 19));
   let charts = [];
 
   const data = (lines) => [points.at, ...lines.map(([name]) => points[name])];
@@ -29,7 +31,8 @@
       const box = document.getElementById(id);
       const series = lines.map(([name, hue], at) => ({ label: words[name] ?? name, stroke: colour(hue), width: 2, dash: dashes[at], points: { show: false } }));
       const options = {
-        width: box.clientWidth, height: 160, series: [{}, ...series], axes: [axis, { ...axis, size: 46 }],
+        width: box.clientWidth, height: 160, series: [{}, ...series], axes: [{ ...axis, values: clock, space: 80 }, { ...axis, size: 46 }],
+        padding: [8, 32, 0, 0],
         legend: { live: false }, cursor: { show: false }, scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
       };
       return { box, lines, chart: new uPlot(options, data(lines), box) };

@@ -40,6 +40,25 @@ pub(crate) fn moment(rfc3339: &str) -> String {
     }
 }
 
+/// A moment as a browser's field has it, `2026-11-25T09:30` or with seconds, becomes one of UTC; anything else stays as it is,
+/// and whoever is asked says what is wrong with it.
+pub(crate) fn as_utc(text: &str) -> String {
+    let text = text.trim();
+    let bare = |shape: &str| {
+        let fits = |(byte, wanted): (u8, u8)| if wanted == b'0' { byte.is_ascii_digit() } else { byte == wanted };
+        text.len() == shape.len() && text.bytes().zip(shape.bytes()).all(fits)
+    };
+    if bare("0000-00-00T00:00") {
+        return format!("{text}:00Z");
+    }
+    if bare("0000-00-00T00:00:00") { format!("{text}Z") } else { text.to_owned() }
+}
+
+/// The same, of a parameter.
+pub(crate) fn utc<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    <String as serde::Deserialize>::deserialize(deserializer).map(|text| as_utc(&text))
+}
+
 /// In ms since the epoch.
 pub(crate) fn millis(rfc3339: &str) -> Option<u64> {
     let at = rfc3339.parse::<Timestamp>().ok()?;
@@ -143,6 +162,15 @@ mod tests {
     fn moments_are_read_and_shown() {
         assert_eq!(moment("2026-11-24T08:00:00.021Z"), "2026-11-24 08:00:00");
         assert_eq!(moment("soon"), "soon");
+        for (field, utc) in [
+            ("2026-11-24T08:00", "2026-11-24T08:00:00Z"),
+            (" 2026-11-24T08:00:07 ", "2026-11-24T08:00:07Z"),
+            ("2026-11-24T08:00:07+07:00", "2026-11-24T08:00:07+07:00"),
+            ("yesterday at half", "yesterday at half"),
+            ("", ""),
+        ] {
+            assert_eq!(as_utc(field), utc);
+        }
         assert_eq!(clock(millis("2026-11-24T08:00:00.021Z").unwrap_or_default()), "08:00:00.021");
     }
 

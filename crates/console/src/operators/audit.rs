@@ -62,7 +62,9 @@ struct Audit {
 fn badge(outcome: &str) -> Badge {
     match outcome {
         "done" => Badge { class: "good", icon: "✓", word: "done" },
+        outcome if outcome.starts_with("failed") => Badge { class: "warn", icon: "!", word: "failed" },
         "begun" => Badge { class: "warn", icon: "?", word: "begun" },
+        // Only in lines of an older version: what is refused leaves none.
         _ => Badge { class: "bad", icon: "✕", word: "refused" },
     }
 }
@@ -85,7 +87,7 @@ pub(super) async fn list(
     let line = |told: Told| Line {
         at: words::moment(&told.at),
         outcome: badge(&told.outcome),
-        said: told.outcome.strip_prefix("refused: ").unwrap_or_default().to_owned(),
+        said: told.outcome.split_once(": ").map_or_else(String::new, |(_, code)| code.to_owned()),
         details: if told.details.is_null() { String::new() } else { words::pretty(&told.details) },
         actor: told.actor,
         action: told.action,

@@ -89,6 +89,8 @@ fn filters(form: &Form) -> Filters {
         definition: field("definition"),
         step: field("step"),
         older_than: field("older_than"),
+        started_after: words::as_utc(form.get("started_after")),
+        started_before: words::as_utc(form.get("started_before")),
         q: field("q"),
         page_token: String::new(),
     }
@@ -174,6 +176,8 @@ mod tests {
     fn filters_of_the_list_become_the_bulks() {
         let filters = Filters { state: "STUCK".into(), older_than: "60".into(), q: "7".into(), ..Filters::default() };
         assert_eq!(wanted(&filters), json!({ "state": "STUCK", "older_than": 60, "ids": [7] }));
+        let moment = Filters { started_after: words::as_utc("2026-11-25T09:30"), ..Filters::default() };
+        assert_eq!(wanted(&moment), json!({ "started_after": "2026-11-25T09:30:00Z" }));
         let odd = Filters { older_than: "soon".into(), ..Filters::default() };
         assert_eq!(wanted(&odd), json!({ "older_than": "soon" }), "refused by the API, not widened here");
     }

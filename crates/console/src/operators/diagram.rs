@@ -44,7 +44,8 @@ pub(super) struct Boxed {
     pub(super) name: String,
     pub(super) whole: String,
     pub(super) kind: String,
-    pub(super) badge: Badge,
+    /// How it stands with it; a definition alone does not say.
+    pub(super) badge: Option<Badge>,
     pub(super) attempts: usize,
     /// Where the texts begin.
     pub(super) left: u32,
@@ -84,12 +85,13 @@ impl Diagram {
         let at = |(column, row): (u32, u32), top: u32| (LANE + column * (WIDTH + GAP), top + row * (HEIGHT + ROW_GAP));
         let (mut boxes, mut arrows) = (Vec::new(), Vec::new());
         for (step, place) in course.steps.iter().zip(&places) {
-            let (x, y) = at(*place, MARGIN);
-            boxes.push(boxed(step, x, y, step.forth.state.forth(), step.forth.attempts()));
+            let here = at(*place, MARGIN);
+            let stands = |badge: Badge| (shows == Shows::Saga).then_some(badge);
+            boxes.push(boxed(step, here, stands(step.forth.state.forth()), step.forth.attempts()));
             for before in &step.after {
                 let Some(from) = course.steps.iter().position(|other| other.name == *before) else { continue };
                 let class = if step.forth.state == State::Waiting { "arrow" } else { "arrow went" };
-                arrows.push(forward(at(places[from], MARGIN), (x, y), class));
+                arrows.push(forward(at(places[from], MARGIN), here, class));
             }
             let back = match shows {
                 Shows::Saga => step.back.state != State::Waiting,
@@ -97,8 +99,8 @@ impl Diagram {
             };
             if has_back && back {
                 let below = at(*place, undo_top);
-                boxes.push(boxed(step, below.0, below.1, step.back.state.back(), step.back.attempts()));
-                arrows.push(turn((x, y), below));
+                boxes.push(boxed(step, below, stands(step.back.state.back()), step.back.attempts()));
+                arrows.push(turn(here, below));
             }
         }
         if shows == Shows::Saga {
@@ -138,7 +140,7 @@ fn places(steps: &[Step]) -> Vec<(u32, u32)> {
         .collect()
 }
 
-fn boxed(step: &Step, x: u32, y: u32, badge: Badge, attempts: usize) -> Boxed {
+fn boxed(step: &Step, (x, y): (u32, u32), badge: Option<Badge>, attempts: usize) -> Boxed {
     let short: String = step.name.chars().take(FITS).collect();
     let name = if step.name.chars().count() > FITS { format!("{}…", short.trim_end()) } else { short };
     Boxed {
@@ -229,5 +231,7 @@ mod tests {
         assert!(diagram.said.contains("stock: done, undo sent; pay: refused"), "{}", diagram.said);
         let of_definition = Diagram::of(&Course::of(&serde_json::Value::Null, Some(&definition)), Shows::Definition);
         assert_eq!(of_definition.boxes.len(), 5, "three there, two that could go back");
+        assert!(of_definition.boxes.iter().all(|one| one.badge.is_none()), "it waits for nothing");
+        assert!(diagram.boxes.iter().all(|one| one.badge.is_some()));
     }
 }

@@ -124,6 +124,7 @@ pub(super) async fn list(
     };
     let number = |text: &str| text.parse::<u64>().ok();
     let notice = match (number(&look.redrive), number(&look.purge)) {
+        (Some(0), _) | (None, Some(0)) => Some(Notice::bad("Nothing was done: they are not there any more.")),
         (Some(count), _) => Some(Notice::good(format!("{count} sent again."))),
         (_, Some(count)) => Some(Notice::good(format!("{count} thrown away."))),
         _ => None,

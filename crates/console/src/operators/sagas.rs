@@ -32,6 +32,10 @@ pub(super) struct Filters {
     pub(super) definition: String,
     pub(super) step: String,
     pub(super) older_than: String,
+    #[serde(deserialize_with = "words::utc")]
+    pub(super) started_after: String,
+    #[serde(deserialize_with = "words::utc")]
+    pub(super) started_before: String,
     pub(super) q: String,
     pub(super) page_token: String,
 }
@@ -42,14 +46,25 @@ impl Filters {
         words::query(&self.pairs())
     }
 
-    pub(super) fn pairs(&self) -> [(&str, &str); 5] {
+    pub(super) fn pairs(&self) -> [(&str, &str); 7] {
         [
             ("state", self.state.as_str()),
             ("definition", &self.definition),
             ("step", &self.step),
             ("older_than", &self.older_than),
+            ("started_after", &self.started_after),
+            ("started_before", &self.started_before),
             ("q", &self.q),
         ]
+    }
+
+    /// For the fields in which a browser asks for day and time.
+    pub(super) fn after(&self) -> &str {
+        self.started_after.trim_end_matches('Z')
+    }
+
+    pub(super) fn before(&self) -> &str {
+        self.started_before.trim_end_matches('Z')
     }
 
     fn paged(&self, token: &str, limit: &str) -> String {
@@ -164,7 +179,6 @@ pub(super) fn address(id: u64, definition: &str) -> String {
 
 #[derive(Deserialize)]
 struct Counted {
-    definition: String,
     status: String,
     count: u64,
 }
@@ -195,17 +209,14 @@ pub(super) async fn counts(
     session: Session,
     Query(filters): Query<Filters>,
 ) -> Result<Response, Refusal> {
-    let counts: Counts = session.fetch(&*console.api, "/admin/sagas/counts").await?;
+    let of_definition = words::query(&[("definition", &filters.definition)]);
+    let counts: Counts = session.fetch(&*console.api, &format!("/admin/sagas/counts?{of_definition}")).await?;
     let of = |state: &str| {
-        let counted = counts.items.iter().filter(|counted| counted.status == state);
-        counted
-            .filter(|c| filters.definition.is_empty() || c.definition == filters.definition)
-            .map(|c| c.count)
-            .sum::<u64>()
+        counts.items.iter().filter(|counted| counted.status == state).map(|counted| counted.count).sum::<u64>()
     };
     let tiles = STATES.iter().map(|(state, _)| Tile {
         status: words::status(state),
-        address: format!("{CONSOLE}/sagas?{}", words::query(&[("state", state), ("definition", &filters.definition)])),
+        address: format!("{CONSOLE}/sagas?{}", Filters { state: (*state).to_owned(), ..filters.clone() }.query()),
         count: words::count(of(state)),
     });
     let now = console.clock.now();
