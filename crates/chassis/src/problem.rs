@@ -84,6 +84,10 @@ pub struct Problem {
     pub detail: String,
     errors: Vec<(String, String)>,
     retry_after: Option<u64>,
+    /// See [`Problem::overtaken`].
+    overtaken: bool,
+    /// See [`Problem::unsure`].
+    unsure: bool,
 }
 
 /// Which request a problem happened to; the server adds it on the way out.
@@ -122,7 +126,30 @@ impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         // One second: whatever was too much is over by then, or is said again.
         let retry_after = code.retryable().then_some(1);
-        Self { code, detail: detail.into(), errors: Vec::new(), retry_after }
+        Self { code, detail: detail.into(), errors: Vec::new(), retry_after, overtaken: false, unsure: false }
+    }
+
+    /// A conflict of which it is certain that nothing was changed, because somebody else had changed it before: whoever asked
+    /// looked at something that is no more.
+    pub fn overtaken(detail: impl Into<String>) -> Self {
+        Self { overtaken: true, ..Self::new(Code::Conflict, detail) }
+    }
+
+    /// Whether it is one of those.
+    pub fn is_overtaken(&self) -> bool {
+        self.overtaken
+    }
+
+    /// The same, but something may have been changed all the same.
+    #[must_use]
+    pub fn unsure(mut self) -> Self {
+        (self.unsure, self.overtaken) = (true, false);
+        self
+    }
+
+    /// Whether it is certain that nothing was changed: it was refused, and did not fail.
+    pub fn changed_nothing(&self) -> bool {
+        !self.unsure && !self.code.status().is_server_error()
     }
 
     /// Adds which fields are wrong: JSON pointer (RFC 6901, with `#`) and why.

@@ -87,6 +87,8 @@ fn begun(context: TraceContext, parent: u64, request: &Request, at: u64) -> Span
     let name = route.as_ref().map_or_else(|| method.to_owned(), |route| format!("{method} {route}"));
     let span = Span::new(context, parent, name, Kind::Server, at)
         .with("http.request.method", method)
+        // TLS ends before us.
+        .with("url.scheme", "http")
         .with("url.path", path.to_owned());
     match route {
         Some(route) => span.with("http.route", route),

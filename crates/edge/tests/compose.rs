@@ -57,7 +57,7 @@ fn it_is_lawful_by_the_compose_specification() {
 
 #[test]
 fn docker_compose_takes_it() {
-    for profile in [&[][..], &["--profile", "observability"]] {
+    for profile in [&[][..], &["--profile", "observability"], &["-f", "deploy/observability.yaml"]] {
         let arguments = ["-f", "deploy/compose.yaml"].iter().chain(profile).chain(&["config", "-q"]);
         let mut compose = Command::new("docker-compose");
         match compose.args(arguments).current_dir(root()).env("SAGA_ADMIN_TOKEN", "x").output() {
@@ -66,6 +66,24 @@ fn docker_compose_takes_it() {
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}"),
         }
     }
+}
+
+#[test]
+fn with_the_override_every_process_of_the_shop_sends_its_traces_to_the_profiles_jaeger_and_without_it_none() {
+    let mut overlay: serde_norway::Value = serde_norway::from_str(&read("deploy/observability.yaml")).unwrap();
+    overlay.apply_merge().unwrap();
+    let overlay: Value = serde_json::to_value(overlay).unwrap();
+    let compose = compose();
+    let serves = |service: &Value| texts(&service["command"]).first() == Some(&"serve");
+    let shop: Vec<&String> = services(&compose).iter().filter(|(_, one)| serves(one)).map(|(name, _)| name).collect();
+    assert_eq!(services(&overlay).keys().collect::<Vec<_>>(), shop);
+    for (name, service) in services(&overlay) {
+        let endpoint = service["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"].as_str().unwrap();
+        assert!(endpoint.contains(":-http://jaeger:4318}"), "{name}: {endpoint}");
+        let own = compose["services"][name]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"].as_str();
+        assert!(own.is_none_or(|own| own.ends_with(":-}")), "{name}: {own:?}");
+    }
+    assert_eq!(texts(&compose["services"]["jaeger"]["profiles"]), ["observability"]);
 }
 
 /// A tag that names one release: two numbers at least.

@@ -87,7 +87,7 @@ fn every_alert_has_a_severity_a_summary_and_a_runbook_that_is_there() {
         assert!(["critical", "warning", "info"].contains(&severity), "{name}: {severity}");
         assert!(rule["annotations"]["summary"].as_str().is_some_and(|text| text.ends_with('.')), "{name}");
         let runbook = rule["annotations"]["runbook_url"].as_str().unwrap();
-        assert_eq!(runbook, format!("docs/operations.md#{}", name.to_lowercase()), "{name}");
+        assert_eq!(runbook, format!("{{{{ $externalLabels.runbooks }}}}{}", name.to_lowercase()), "{name}");
         let text = section.split(&format!("\n### {name}\n")).nth(1).unwrap_or_else(|| panic!("{name} has no runbook"));
         let text = text.split("\n### ").next().unwrap();
         assert!(text.trim().len() > 100, "{name}: a runbook says what it means and what to do");
