@@ -15,8 +15,14 @@ pub use failures::{FailuresArgs, FailuresCommand, StepRule};
 use crate::up::roles::ServiceRole;
 
 mod desk;
+mod sagas;
 
-pub use desk::{AuditArgs, BulkArgs, BulkVerb, CountsArgs, Filters, ManArgs, TopicsArgs, TopicsCommand};
+pub use desk::{
+    AuditArgs, BulkArgs, BulkVerb, CountsArgs, DefinitionsArgs, Filters, ManArgs, OverviewArgs, TopicsArgs,
+    TopicsCommand,
+};
+
+pub use sagas::{Resolution, SagaArgs, SagasCommand, SteerArgs};
 
 /// A shop built as six services around a saga engine. Without a command it starts the shop.
 #[derive(Parser, Debug)]
@@ -93,6 +99,12 @@ pub enum Command {
     },
     /// Make the topics, and bring every database up to date
     Migrate,
+    /// The shop at a glance: how many sagas, how fast, who carries them out
+    Overview(OverviewArgs),
+    /// What the orchestrator's loops have counted since they started
+    Stats(Remote),
+    /// The kinds of sagas that there are, or one of them with its steps
+    Definitions(DefinitionsArgs),
     /// Look at sagas and steer them
     #[command(subcommand)]
     Sagas(SagasCommand),
@@ -153,95 +165,6 @@ pub struct Remote {
     pub token_file: Option<PathBuf>,
 }
 
-/// `saga sagas …`
-#[derive(Subcommand, Debug)]
-pub enum SagasCommand {
-    /// The newest sagas
-    List {
-        /// Which.
-        #[command(flatten)]
-        filters: Filters,
-        /// At most this many
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
-        limit: u32,
-        /// Where.
-        #[command(flatten)]
-        remote: Remote,
-    },
-    /// How many sagas there are, by definition and state
-    Counts(CountsArgs),
-    /// One saga with its history as a timeline
-    Show(SagaArgs),
-    /// What a saga and its participants told each other
-    Messages(SagaArgs),
-    /// The same, and whatever happens next, until it has ended
-    Watch(SagaArgs),
-    /// Do the same to many sagas; only tells which, until --yes is given
-    Bulk(BulkArgs),
-    /// Try a stuck step again now
-    Retry(SteerArgs),
-    /// Take everything back, if the pivot is not done
-    Cancel(SteerArgs),
-    /// Declare a stuck step dealt with
-    Skip(SteerArgs),
-    /// End a stuck saga by hand
-    Resolve {
-        /// Which, and why.
-        #[command(flatten)]
-        steer: SteerArgs,
-        /// How it ended in truth
-        #[arg(long, value_enum)]
-        status: Resolution,
-    },
-}
-
-/// How a stuck saga ended in truth.
-#[derive(ValueEnum, Clone, Copy, Debug)]
-#[value(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Resolution {
-    /// All of it.
-    Completed,
-    /// None of it.
-    Compensated,
-}
-
-impl Resolution {
-    /// As in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Completed => "COMPLETED",
-            Self::Compensated => "COMPENSATED",
-        }
-    }
-}
-
-/// Names a saga.
-#[derive(Args, Debug)]
-pub struct SagaArgs {
-    /// The saga's id: the purchase's
-    pub id: u64,
-    /// Its definition
-    #[arg(long, default_value = "purchase")]
-    pub definition: String,
-    /// Where.
-    #[command(flatten)]
-    pub remote: Remote,
-}
-
-/// Names a saga and says why it is touched.
-#[derive(Args, Debug)]
-pub struct SteerArgs {
-    /// Which.
-    #[command(flatten)]
-    pub saga: SagaArgs,
-    /// Why; it is kept in the saga's history
-    #[arg(long)]
-    pub reason: String,
-    /// Only if the saga is at this version (from `show`)
-    #[arg(long)]
-    pub version: Option<u64>,
-}
-
 /// `saga dlq …`
 #[derive(Subcommand, Debug)]
 pub enum DlqCommand {
@@ -250,8 +173,11 @@ pub enum DlqCommand {
         /// The topic
         topic: Option<String>,
         /// At most this many letters
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
+        /// Go on where an earlier list ended (its `next_page_token`)
+        #[arg(long, value_name = "TOKEN", requires = "topic")]
+        page_token: Option<String>,
         /// Where.
         #[command(flatten)]
         remote: Remote,
@@ -304,8 +230,14 @@ pub struct CheckArgs {
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub expect_compensated: u64,
     /// Ask this shop for every product, too: none that is in the database may be unknown to its caches and filter
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "url")]
     pub shop: Option<String>,
+    /// Let the orchestrator with this admin listener read them [default: this process reads the databases itself]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// A file with the bearer token for it [default: from run.json; or SAGA_ADMIN_TOKEN]
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// `saga load`
@@ -391,6 +323,12 @@ pub enum AdminCommand {
         /// Read the password from the first line of this file
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
+        /// Why; it stands in the audit log
+        #[arg(long)]
+        reason: String,
+        /// Where: the account service's admin listener.
+        #[command(flatten)]
+        remote: Remote,
     },
 }
 

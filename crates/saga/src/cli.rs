@@ -8,6 +8,7 @@ mod backup;
 mod bulk;
 mod check;
 mod configuration;
+mod definitions;
 mod dlq;
 mod doctor;
 mod failures;
@@ -15,6 +16,9 @@ mod load;
 mod man;
 mod migrate;
 pub mod output;
+mod overview;
+#[cfg(test)]
+mod parity;
 mod participants;
 mod sagas;
 mod topics;
@@ -92,7 +96,10 @@ fn dispatch(cli: Cli, output: &Output) -> anyhow::Result<Verdict> {
         Some(command) => (up, all(), Some(command)),
     };
     if let Some(Command::Completions { shell }) = command {
-        clap_complete::generate(shell, &mut Cli::command(), "saga", &mut std::io::stdout());
+        // Standard output may be closed before the end; the generator would panic at it.
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "saga", &mut script);
+        output.text(&String::from_utf8(script)?);
         return Ok(Verdict::Fine);
     }
     if let Some(Command::Openapi { admin }) = command {
@@ -124,6 +131,9 @@ fn client_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 async fn run(command: Command, config: Config, output: &Output) -> anyhow::Result<Verdict> {
     let place = Place { data: config.data.clone() };
     match command {
+        Command::Overview(args) => overview::run(&args, &place, output).await?,
+        Command::Stats(remote) => overview::stats(&remote, &place, output).await?,
+        Command::Definitions(args) => definitions::run(&args, &place, output).await?,
         Command::Sagas(command) => sagas::run(command, &place, output).await?,
         Command::Dlq(command) => dlq::run(command, &place, output).await?,
         Command::Topics(args) => topics::run(args, &place, output).await?,
@@ -131,7 +141,7 @@ async fn run(command: Command, config: Config, output: &Output) -> anyhow::Resul
         Command::Audit(args) => audit::run(args, &place, output).await?,
         Command::Participants(remote) => participants::run(&remote, &place, output).await?,
         Command::Admin(command) => admin::run(command, &config, &place, output).await?,
-        Command::Check(args) => return check::run(&args, &config, output).await,
+        Command::Check(args) => return check::run(&args, &config, &place, output).await,
         Command::Backup { dir } => backup::run(&dir, &config, output).await?,
         Command::Migrate => migrate::run(&config, output).await?,
         Command::Load(args) => return load::run(args, &place, output).await,
@@ -202,14 +212,15 @@ async fn healthcheck(remote: &Remote, place: &Place, output: &Output) -> anyhow:
     Ok(if ready { Verdict::Fine } else { Verdict::NotReady })
 }
 
-/// Whole pages of a list, up to `limit` items; whether there are more.
+/// Whole pages of a list from `token` on, up to `limit` items; where it goes on, if there are more.
 pub(crate) async fn pages(
     admin: &Admin,
     query: &sagas::Query,
     path: &str,
     limit: u32,
-) -> anyhow::Result<(Vec<Value>, bool)> {
-    let (mut items, mut token) = (Vec::new(), None);
+    mut token: Option<String>,
+) -> anyhow::Result<(Vec<Value>, Option<String>)> {
+    let mut items = Vec::new();
     while items.len() < limit as usize {
         let mut page = query.clone();
         page.add("limit", Some(PAGE.min(limit - u32::try_from(items.len()).unwrap_or(limit)).to_string()));
@@ -221,7 +232,19 @@ pub(crate) async fn pages(
             break;
         }
     }
-    Ok((items, token.is_some()))
+    Ok((items, token))
+}
+
+/// A list as JSON: what a program needs to go on.
+pub(crate) fn list(items: Vec<Value>, next: Option<&String>) -> Value {
+    serde_json::json!({ "items": items, "more": next.is_some(), "next_page_token": next })
+}
+
+/// Tells people how a list goes on.
+pub(crate) fn more(next: Option<&String>, output: &Output) {
+    if let Some(token) = next {
+        output.note(&format!("there are more: --limit, or --page-token {token}"));
+    }
 }
 
 /// A JSON value as a cell: strings without quotes, nothing for null.

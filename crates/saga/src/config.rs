@@ -97,6 +97,8 @@ impl Default for Retention {
 pub struct Failures {
     /// Whether operators can make participants and the gateway fail.
     pub enabled: bool,
+    /// Admin addresses of other processes that run participants, `http://host:port`: the orchestrator's process switches them, too.
+    pub elsewhere: Vec<String>,
 }
 
 /// What is logged, to standard error.
@@ -368,6 +370,11 @@ pub(crate) fn admin_url() -> Option<String> {
 /// A variable of the environment that is no setting of ours.
 pub(crate) fn variable(name: &str) -> Option<String> {
     layers::variable(name)
+}
+
+/// Variables of the environment that begin like this and say something.
+pub(crate) fn variables(prefix: &str) -> Vec<String> {
+    layers::names(prefix)
 }
 
 /// The admin API's token from the environment.

@@ -73,6 +73,24 @@ impl Endpoint {
         format!("{}{path}", self.prefix)
     }
 
+    /// Each address that its host has now. Where there are both kinds, only those of IPv4: they are two ways to the same places.
+    ///
+    /// # Errors
+    /// When the name is not known.
+    pub(crate) async fn each(&self) -> anyhow::Result<Vec<Self>> {
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        let found = tokio::net::lookup_host((host, self.port)).await.with_context(|| format!("looking up {host}"))?;
+        let (mut four, six): (Vec<_>, Vec<_>) = found.map(|address| address.ip()).partition(IpAddr::is_ipv4);
+        if four.is_empty() {
+            four = six;
+        }
+        let at = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        Ok(four.into_iter().map(|ip| Self { host: at(ip), ..self.clone() }).collect())
+    }
+
     async fn connect(&self) -> anyhow::Result<TcpStream> {
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, self.port)).await.with_context(|| format!("connecting to {self}"))?;

@@ -1,7 +1,7 @@
 //! Spans on their way to a collector, by OTLP: a bounded queue, a task that sends batches, and nothing that anybody waits for.
 //!
 //! ```text
-//!   span ─► queue (full: dropped, counted) ─► batch ─► gRPC or HTTP ─► collector
+//!   span ─► queue (full: dropped, counted) ─► batch ─► gRPC or HTTP, TLS if asked ─► collector
 //! ```
 //!
 //! Switched on and set by OpenTelemetry's own `OTEL_…` variables; see `docs/tracing.md`. A collector that is slow or away costs
@@ -9,6 +9,7 @@
 
 mod otlp;
 pub mod settings;
+mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,6 +67,14 @@ impl Telemetry {
     /// When it says what cannot be done.
     pub(crate) fn start(config: &Config, name: &str) -> anyhow::Result<Self> {
         let settings = Settings::read(name, crate::config::variable).map_err(|error| anyhow::anyhow!(error))?;
+        let ignored = settings::ignored(&crate::config::variables("OTEL_"), crate::config::variable);
+        if !ignored.is_empty() {
+            // Names only: a value may be a secret.
+            tracing::warn!(
+                variables = ignored.join(" "),
+                "these variables of OpenTelemetry are not followed; see docs/tracing.md"
+            );
+        }
         let Some(settings) = settings else { return Ok(Self::default()) };
         let transport = Transport::new(&settings)?;
         let (queue, spans) = mpsc::channel(settings.queue);

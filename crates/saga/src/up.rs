@@ -7,6 +7,7 @@
 //!
 //! Promised: nothing is global, two shops run in one process; a stop at any point loses nothing, like a kill.
 
+mod accounts;
 mod admin;
 pub(crate) mod backends;
 mod catalogue;
@@ -45,7 +46,8 @@ use listeners::Listeners;
 use roles::ServiceRole;
 use services::Services;
 
-pub(crate) use services::{create_account, definitions};
+pub(crate) use accounts::create as create_account;
+pub(crate) use services::definitions;
 
 /// After the listeners have drained, loops and files get this long: a unit of work takes milliseconds.
 const LOOPS_END_WITHIN: Duration = Duration::from_secs(10);

@@ -44,6 +44,27 @@ pub struct CountsArgs {
     pub remote: Remote,
 }
 
+/// `saga overview`
+#[derive(Args, Debug)]
+pub struct OverviewArgs {
+    /// Again every second, for as long as it is looked at
+    #[arg(long)]
+    pub watch: bool,
+    /// Where.
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+/// `saga definitions`
+#[derive(Args, Debug)]
+pub struct DefinitionsArgs {
+    /// Only this one, in every version, with its steps
+    pub name: Option<String>,
+    /// Where.
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
 /// What is done to many sagas.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BulkVerb {
@@ -113,6 +134,9 @@ pub struct AuditArgs {
     /// At most this many lines
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
+    /// Go on where an earlier list ended (its `next_page_token`)
+    #[arg(long, value_name = "TOKEN")]
+    pub page_token: Option<String>,
     /// Where.
     #[command(flatten)]
     pub remote: Remote,

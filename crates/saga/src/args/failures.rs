@@ -9,15 +9,25 @@ use super::{Remote, duration};
 /// `saga failures …`
 #[derive(Subcommand, Debug)]
 pub enum FailuresCommand {
-    /// What goes wrong on purpose in a process
-    Show(Remote),
+    /// What goes wrong on purpose, in all processes that run participants
+    Show {
+        /// Only in the process that is asked, not in those that it knows elsewhere
+        #[arg(long)]
+        here: bool,
+        /// Where.
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Make this go wrong, and nothing else
     Set(FailuresArgs),
     /// Nothing goes wrong any more
     Clear {
-        /// Why, for the log
+        /// Why; it stands in the audit log
         #[arg(long)]
-        reason: Option<String>,
+        reason: String,
+        /// Only in the process that is asked
+        #[arg(long)]
+        here: bool,
         /// Where.
         #[command(flatten)]
         remote: Remote,
@@ -39,9 +49,12 @@ pub struct FailuresArgs {
     /// A participant that takes no more commands: product, order, payment
     #[arg(long = "stop", value_name = "PARTICIPANT")]
     pub stopped: Vec<String>,
-    /// Why, for the log
+    /// Why; it stands in the audit log
     #[arg(long)]
-    pub reason: Option<String>,
+    pub reason: String,
+    /// Only in the process that is asked, not in those that it knows elsewhere
+    #[arg(long)]
+    pub here: bool,
     /// Where.
     #[command(flatten)]
     pub remote: Remote,

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Violations that are kept with their words; the others are counted.
 const KEPT: usize = 100;
 
 /// An invariant that does not hold.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Violation {
     /// Its number in the list of invariants (docs/operations.md).
     pub invariant: u8,
@@ -20,7 +20,7 @@ pub struct Violation {
 }
 
 /// Sums in one currency, in minor units.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Sums {
     /// Of all captured payments of ended sagas, refunded ones included.
     pub captured: i128,
@@ -31,7 +31,7 @@ pub struct Sums {
 }
 
 /// The result of a check.
-#[derive(Clone, Default, Debug, Serialize, ToSchema)]
+#[derive(Clone, Default, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Report {
     /// How many invariants were found broken.
     pub violations: u64,

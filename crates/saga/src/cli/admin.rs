@@ -14,20 +14,24 @@ use crate::remote::{Admin, RunFile};
 
 /// Runs the verb.
 pub(super) async fn run(command: AdminCommand, config: &Config, place: &Place, output: &Output) -> anyhow::Result<()> {
-    let AdminCommand::Create { email, role, password_file } = command;
+    let AdminCommand::Create { email, role, password_file, reason, remote } = command;
     let password = password(password_file.as_deref(), output)?;
-    match RunFile::read(&place.data)? {
-        Some(run) => {
-            let body = json!({ "email": email, "password": password, "role": role.as_str() });
-            Admin::new(&run.admin, &run.token)?.post("/admin/accounts", &body).await?;
+    let admin = match (&remote.url, RunFile::read(&place.data)?) {
+        (Some(_), _) => Some(place.admin(&remote)?),
+        (None, run) => run.map(|run| Admin::new(&run.admin, &run.token)).transpose()?,
+    };
+    match admin {
+        Some(admin) => {
+            let body = json!({ "email": email, "password": password, "role": role.as_str(), "reason": reason });
+            admin.post("/admin/accounts", &body).await?;
         }
         None => {
-            let role = match role {
+            let rights = match role {
                 Role::Viewer => chassis::auth::Role::Viewer,
                 Role::Operator => chassis::auth::Role::Operator,
                 Role::Admin => chassis::auth::Role::Admin,
             };
-            crate::up::create_account(config, &email, password, role).await?;
+            crate::up::create_account(config, &email, password, (rights, role.as_str()), reason).await?;
         }
     }
     if output.json {

@@ -1,6 +1,6 @@
 //! `saga audit`: who ordered what.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::output::Output;
 use super::sagas::Query;
@@ -9,19 +9,20 @@ use crate::args::AuditArgs;
 
 /// Runs the verb.
 pub(super) async fn run(args: AuditArgs, place: &Place, output: &Output) -> anyhow::Result<()> {
-    let AuditArgs { actor, action, target, limit, remote } = args;
+    let AuditArgs { actor, action, target, limit, page_token, remote } = args;
     let mut query = Query::default();
     query.add("actor", actor);
     query.add("action", action);
     query.add("target", target);
-    let (items, more) = pages(&place.admin(&remote)?, &query, "/admin/audit", limit).await?;
+    let (items, next) = pages(&place.admin(&remote)?, &query, "/admin/audit", limit, page_token).await?;
     if output.json {
-        output.value(&json!({ "items": items, "more": more }));
+        output.value(&super::list(items, next.as_ref()));
         return Ok(());
     }
     let columns = ["at", "actor", "action", "target", "outcome", "reason"];
     let row = |item: &Value| columns.map(|name| text(&item[name])).to_vec();
     let rows: Vec<_> = items.iter().map(row).collect();
     output.table(&["AT", "ACTOR", "ACTION", "TARGET", "OUTCOME", "REASON"], &rows);
+    super::more(next.as_ref(), output);
     Ok(())
 }

@@ -3,17 +3,26 @@
 use anyhow::Context as _;
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
+use serde_json::json;
 
-use super::Verdict;
 use super::output::Output;
-use crate::args::CheckArgs;
+use super::{Place, Verdict};
+use crate::args::{CheckArgs, Remote};
 use crate::check::report::Report;
 use crate::check::rules::Wanted;
 use crate::config::Config;
 use crate::remote::{Connection, Endpoint};
 
-/// Runs the verb.
-pub(super) async fn run(args: &CheckArgs, config: &Config, output: &Output) -> anyhow::Result<Verdict> {
+/// Runs the verb: here, or by the running orchestrator that `--url` names, which needs no way to the databases.
+pub(super) async fn run(args: &CheckArgs, config: &Config, place: &Place, output: &Output) -> anyhow::Result<Verdict> {
+    if args.url.is_some() {
+        let remote = Remote { url: args.url.clone(), token_file: args.token_file.clone() };
+        let (completed, compensated) = (args.expect_completed, args.expect_compensated);
+        let wanted =
+            json!({ "settled": args.settled, "expect_completed": completed, "expect_compensated": compensated });
+        let report = place.admin(&remote)?.post("/admin/check", &wanted).await?;
+        return tell(serde_json::from_value(report)?, output);
+    }
     let wanted =
         Wanted { settled: args.settled, completed: args.expect_completed, compensated: args.expect_compensated };
     let (config, asks) = (config.clone(), args.shop.is_some());
@@ -28,6 +37,10 @@ pub(super) async fn run(args: &CheckArgs, config: &Config, output: &Output) -> a
             .await
             .with_context(|| format!("the shop at {url} cannot be asked"))?;
     }
+    tell(report, output)
+}
+
+fn tell(report: Report, output: &Output) -> anyhow::Result<Verdict> {
     if output.json {
         output.value(&serde_json::to_value(&report)?);
     } else {

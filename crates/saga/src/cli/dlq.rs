@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::output::Output;
-use super::sagas::encoded;
-use super::{Place, text};
+use super::sagas::{Query, encoded};
+use super::{Place, pages, text};
 use crate::args::{DlqCommand, LettersArgs};
 use crate::remote::Admin;
 
@@ -12,8 +12,8 @@ use crate::remote::Admin;
 pub(super) async fn run(command: DlqCommand, place: &Place, output: &Output) -> anyhow::Result<()> {
     match command {
         DlqCommand::List { topic: None, remote, .. } => topics(&place.admin(&remote)?, output).await,
-        DlqCommand::List { topic: Some(topic), limit, remote } => {
-            letters(&place.admin(&remote)?, &topic, limit, output).await
+        DlqCommand::List { topic: Some(topic), limit, page_token, remote } => {
+            letters(&place.admin(&remote)?, &topic, (limit, page_token), output).await
         }
         DlqCommand::Show { topic, id, remote } => {
             let letter = place.admin(&remote)?.get(&format!("/admin/dlq/{}/{id}", encoded(&topic))).await?;
@@ -41,15 +41,21 @@ async fn topics(admin: &Admin, output: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn letters(admin: &Admin, topic: &str, limit: u32, output: &Output) -> anyhow::Result<()> {
-    let answer = admin.get(&format!("/admin/dlq/{}?limit={}", encoded(topic), limit.clamp(1, 500))).await?;
+async fn letters(
+    admin: &Admin,
+    topic: &str,
+    (limit, from): (u32, Option<String>),
+    output: &Output,
+) -> anyhow::Result<()> {
+    let path = format!("/admin/dlq/{}", encoded(topic));
+    let (items, next) = pages(admin, &Query::default(), &path, limit, from).await?;
     if output.json {
-        output.value(&answer);
+        output.value(&super::list(items, next.as_ref()));
         return Ok(());
     }
-    let items = answer["items"].as_array().cloned().unwrap_or_default();
     let row = |item: &Value| ["id", "at", "attempts", "key", "reason"].map(|name| text(&item[name])).to_vec();
     output.table(&["ID", "GIVEN UP", "ATTEMPTS", "KEY", "REASON"], &items.iter().map(row).collect::<Vec<_>>());
+    super::more(next.as_ref(), output);
     Ok(())
 }
 

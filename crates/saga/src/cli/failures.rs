@@ -1,20 +1,24 @@
 //! `saga failures …`: what goes wrong on purpose.
 
+use anyhow::ensure;
 use serde_json::{Map, Value, json};
 
 use super::output::Output;
 use super::{Place, text};
 use crate::args::{FailuresArgs, FailuresCommand};
 
-const PATH: &str = "/admin/failures";
+fn path(here: bool) -> &'static str {
+    if here { "/admin/failures?here=true" } else { "/admin/failures" }
+}
 
-/// Runs the verb.
+/// Runs the verb. An order that not every process could be given did not wholly work.
 pub(super) async fn run(command: FailuresCommand, place: &Place, output: &Output) -> anyhow::Result<()> {
-    let now = match command {
-        FailuresCommand::Show(remote) => place.admin(&remote)?.get(PATH).await?,
-        FailuresCommand::Set(args) => place.admin(&args.remote)?.put(PATH, &body(&args)).await?,
-        FailuresCommand::Clear { reason, remote } => {
-            place.admin(&remote)?.put(PATH, &json!({ "enabled": false, "reason": reason })).await?
+    let (now, ordered) = match command {
+        FailuresCommand::Show { here, remote } => (place.admin(&remote)?.get(path(here)).await?, false),
+        FailuresCommand::Set(args) => (place.admin(&args.remote)?.put(path(args.here), &body(&args)).await?, true),
+        FailuresCommand::Clear { reason, here, remote } => {
+            let order = json!({ "enabled": false, "reason": reason });
+            (place.admin(&remote)?.put(path(here), &order).await?, true)
         }
     };
     if output.json {
@@ -22,7 +26,13 @@ pub(super) async fn run(command: FailuresCommand, place: &Place, output: &Output
     } else {
         show(&now, output);
     }
+    let unreached: Vec<String> = now["unreached"].as_array().into_iter().flatten().map(lost).collect();
+    ensure!(!ordered || unreached.is_empty(), "not known to have reached {}", unreached.join(", nor "));
     Ok(())
+}
+
+fn lost(one: &Value) -> String {
+    format!("{} ({})", text(&one["url"]), text(&one["problem"]))
 }
 
 fn body(args: &FailuresArgs) -> Value {
@@ -42,6 +52,9 @@ fn body(args: &FailuresArgs) -> Value {
 }
 
 fn show(now: &Value, output: &Output) {
+    for one in now["unreached"].as_array().into_iter().flatten() {
+        output.note(&format!("not reached: {}", lost(one)));
+    }
     if now["enabled"] != true {
         return output.line("not enabled (failures.enabled in the configuration); nothing goes wrong on purpose");
     }
@@ -58,5 +71,17 @@ fn show(now: &Value, output: &Output) {
     }
     for name in now["stopped"].as_array().into_iter().flatten() {
         output.line(&format!("stopped   {}", text(name)));
+    }
+    for process in now["processes"].as_array().into_iter().flatten() {
+        let list = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(" ");
+        let steps: Vec<&String> = process["steps"].as_object().into_iter().flatten().map(|(step, _)| step).collect();
+        output.line(&format!(
+            "process   {}: has {}; fails {steps:?}; stopped [{}]; gateway declines {}, {} ms",
+            text(&process["url"]),
+            list(&process["choices"]["participants"]),
+            list(&process["stopped"]),
+            text(&process["gateway"]["decline_rate"]),
+            text(&process["gateway"]["latency_ms"]),
+        ));
     }
 }

@@ -11,7 +11,7 @@ use crate::remote::Admin;
 /// Runs the verb.
 pub(super) async fn run(command: SagasCommand, place: &Place, output: &Output) -> anyhow::Result<()> {
     match command {
-        SagasCommand::List { filters, limit, remote } => {
+        SagasCommand::List { filters, q, limit, page_token, remote } => {
             let Filters { state, definition, step, older_than, started_after, started_before } = filters;
             let mut query = Query::default();
             query.add("state", state);
@@ -20,7 +20,8 @@ pub(super) async fn run(command: SagasCommand, place: &Place, output: &Output) -
             query.add("older_than", older_than.map(|age| age.as_secs().to_string()));
             query.add("started_after", started_after);
             query.add("started_before", started_before);
-            list(&place.admin(&remote)?, query, limit, output).await
+            query.add("q", q.map(|id| id.to_string()));
+            list(&place.admin(&remote)?, query, (limit, page_token), output).await
         }
         SagasCommand::Counts(args) => counts(args, place, output).await,
         SagasCommand::Messages(args) => messages(&args, place, output).await,
@@ -69,19 +70,22 @@ pub(super) fn encoded(text: &str) -> String {
     out
 }
 
-async fn list(admin: &Admin, query: Query, limit: u32, output: &Output) -> anyhow::Result<()> {
-    let (items, more) = pages(admin, &query, "/admin/sagas", limit).await?;
+async fn list(
+    admin: &Admin,
+    query: Query,
+    (limit, from): (u32, Option<String>),
+    output: &Output,
+) -> anyhow::Result<()> {
+    let (items, next) = pages(admin, &query, "/admin/sagas", limit, from).await?;
     if output.json {
-        output.value(&json!({ "items": items, "more": more }));
+        output.value(&super::list(items, next.as_ref()));
         return Ok(());
     }
     let columns = ["id", "definition", "status", "awaiting", "version", "started_at", "updated_at"];
     let rows: Vec<Vec<String>> =
         items.iter().map(|item| columns.iter().map(|name| text(&item[*name])).collect()).collect();
     output.table(&["ID", "DEFINITION", "STATUS", "AWAITING", "VERSION", "STARTED", "CHANGED"], &rows);
-    if more {
-        output.note(&format!("there are more; --limit {} shows them", limit.saturating_mul(10)));
-    }
+    super::more(next.as_ref(), output);
     Ok(())
 }
 

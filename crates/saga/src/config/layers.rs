@@ -151,6 +151,16 @@ pub(super) fn environment() -> Vec<(String, String)> {
     all
 }
 
+/// Which variables there are whose names begin like this, and that say something.
+#[allow(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub(super) fn names(prefix: &str) -> Vec<String> {
+    let said = std::env::vars_os().filter(|(_, value)| !value.is_empty());
+    let mut all: Vec<String> = said.filter_map(|(name, _)| name.into_string().ok()).collect();
+    all.retain(|name| name.starts_with(prefix));
+    all.sort();
+    all
+}
+
 /// A variable that is not a setting.
 #[allow(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub(super) fn variable(name: &str) -> Option<String> {

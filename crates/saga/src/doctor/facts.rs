@@ -29,6 +29,8 @@ pub struct Facts {
     pub nodes: Vec<Node>,
     /// Other processes that this one needs.
     pub peers: Vec<Peer>,
+    /// Where traces go.
+    pub traces: Traces,
 }
 
 /// The data folder.
@@ -178,4 +180,15 @@ pub struct Peer {
     pub url: String,
     /// How long its answer took, in ms, or why there is none.
     pub state: Result<f64, String>,
+}
+
+/// Where traces go.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Traces {
+    /// Nowhere.
+    Off,
+    /// What the variables say cannot be followed, and why.
+    Wrong(String),
+    /// To this collector; how long a connection took, in ms, or why there is none.
+    To(String, Result<f64, String>),
 }

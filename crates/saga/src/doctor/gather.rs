@@ -13,11 +13,12 @@ use saga_runtime::delivery::dead_letter_topic;
 use saga_runtime::{Clock as _, SystemClock};
 use tokio::time::timeout;
 
-use super::facts::{Brokers, Cluster, Facts, Node, Peer, Shop};
+use super::facts::{Brokers, Cluster, Facts, Node, Peer, Shop, Traces};
 use crate::args::Remote;
 use crate::cli::Place;
 use crate::config::Config;
 use crate::remote::{Connection, Endpoint, RunFile};
+use crate::telemetry::settings::Settings;
 use crate::up::{places, roles};
 
 /// Whoever needs longer than this for a question is not well.
@@ -48,6 +49,7 @@ pub async fn gather(config: Config, remote: &Remote) -> Facts {
         brokers: brokers(&config).await,
         nodes: nodes(&config).await,
         peers: peers(&config).await,
+        traces: traces().await,
         config,
     }
 }
@@ -147,12 +149,45 @@ async fn nodes(config: &Config) -> Vec<Node> {
 }
 
 async fn peers(config: &Config) -> Vec<Peer> {
+    // What everybody may ask for, and what only operators' listeners have.
+    let (keys, alive) = ("/.well-known/jwks.json", "/livez");
+    let named = [
+        ("peers.account", &config.peers.account, keys),
+        ("peers.product", &config.peers.product, keys),
+        ("console.shop_url", &config.console.shop_url, keys),
+        ("console.admin_url", &config.console.admin_url, alive),
+    ];
+    let mut asked: Vec<(&'static str, &String, &str)> =
+        named.into_iter().filter_map(|(key, url, path)| Some((key, url.as_ref()?, path))).collect();
+    if config.failures.enabled {
+        asked.extend(config.failures.elsewhere.iter().map(|url| ("failures.elsewhere", url, alive)));
+    }
     let mut peers = Vec::new();
-    for (key, url) in [("peers.account", &config.peers.account), ("peers.product", &config.peers.product)] {
-        let Some(url) = url else { continue };
+    for (key, url, path) in asked {
         let begun = SystemClock.nanos();
-        let state = get(url, "/.well-known/jwks.json").await.map(|_| millis(begun));
+        let state = get(url, path).await.map(|_| millis(begun));
         peers.push(Peer { key, url: url.clone(), state });
     }
     peers
+}
+
+/// Whether somebody takes traces, where they are to go anywhere.
+async fn traces() -> Traces {
+    let settings = match Settings::read("saga", crate::config::variable) {
+        Ok(None) => return Traces::Off,
+        Ok(Some(settings)) => settings,
+        Err(why) => return Traces::Wrong(why),
+    };
+    let place = settings.endpoint.parse::<hyper::Uri>().ok().and_then(|uri| {
+        let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        Some((uri.host()?.trim_matches(['[', ']']).to_owned(), uri.port_u16().unwrap_or(usual)))
+    });
+    let Some(place) = place else { return Traces::Wrong(format!("{} is no address", settings.endpoint)) };
+    let begun = SystemClock.nanos();
+    let state = match timeout(PATIENCE, tokio::net::TcpStream::connect(place)).await {
+        Ok(Ok(_)) => Ok(millis(begun)),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer for {PATIENCE:?}")),
+    };
+    Traces::To(settings.endpoint, state)
 }

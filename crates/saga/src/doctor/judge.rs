@@ -3,7 +3,7 @@
 mod servers;
 
 use super::Finding;
-use super::facts::{Facts, Folder, Port, Server, Shop, Store, StoreState};
+use super::facts::{Facts, Folder, Port, Server, Shop, Store, StoreState, Traces};
 use crate::config::Config;
 
 /// Below this a shop under load fills the disk within the hour: a purchase takes some kilobytes.
@@ -50,6 +50,12 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     for peer in &facts.peers {
         found.push(match &peer.state {
             Ok(ms) => Finding::ok(peer.key, format!("{} answers in {ms:.1} ms", peer.url)),
+            Err(why) if peer.key.starts_with("console.") || peer.key.starts_with("failures.") => Finding::warning(
+                peer.key,
+                format!("{}: {why}", peer.url),
+                "operators' and customers' pages cannot show or steer what is there; purchases go on without",
+                format!("start that process, or set {} to where it is", peer.key),
+            ),
             Err(why) => Finding::problem(
                 peer.key,
                 format!("{}: {why}", peer.url),
@@ -58,8 +64,28 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             ),
         });
     }
+    traces(&facts.traces, &mut found);
     shop(facts.shop.as_ref(), &mut found);
     found
+}
+
+fn traces(traces: &Traces, found: &mut Vec<Finding>) {
+    found.push(match traces {
+        Traces::Off => return,
+        Traces::Wrong(why) => Finding::problem(
+            "traces",
+            why.clone(),
+            "no process starts with it",
+            "correct the variable, or unset it: docs/tracing.md",
+        ),
+        Traces::To(collector, Ok(ms)) => Finding::ok("traces", format!("{collector} takes connections in {ms:.1} ms")),
+        Traces::To(collector, Err(why)) => Finding::warning(
+            "traces",
+            format!("{collector}: {why}"),
+            "spans are dropped; purchases go on as ever",
+            "start the collector, or set OTEL_EXPORTER_OTLP_ENDPOINT to where it is",
+        ),
+    });
 }
 
 fn settings(facts: &Facts, found: &mut Vec<Finding>) {

@@ -166,7 +166,7 @@ async fn administrator(
     if let Some(local) = local {
         let admin = Admin::new(&local.admin, &local.token)?;
         let (email, password) = (email_of(run, "admin"), unique()?);
-        let account = json!({ "email": email, "password": password, "role": "ADMIN" });
+        let account = json!({ "email": email, "password": password, "role": "ADMIN", "reason": "a load run" });
         admin.post("/admin/accounts", &account).await.context("making an administrator")?;
         let login = json!({ "email": email, "password": password });
         let answer = post(connection, "/api/v1/account/auth/login", None, &login).await?;

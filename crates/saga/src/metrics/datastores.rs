@@ -71,16 +71,18 @@ fn database(name: &str, stats: &DatabaseStats, page: &mut Page) {
 }
 
 fn cache(service: &str, reads: &ReadStats, page: &mut Page) {
-    let ReadStats { hits, misses, locked, unlocked } = reads;
+    let ReadStats { hits, misses, locked, unlocked, shared, waited } = reads;
     for (result, counter) in [("hit", hits), ("miss", misses)] {
         let labels = [("service", service), ("result", result)];
         page.counter("cache_reads", "Looks into the shared cache.", &labels, counter.get());
     }
-    for (result, counter) in [("acquired", locked), ("unavailable", unlocked)] {
+    for (result, counter) in [("acquired", locked), ("unavailable", unlocked), ("shared", shared)] {
         let labels = [("service", service), ("result", result)];
-        let help = "Reads of the database for the cache, with its lock or without.";
+        let help = "Reads of the database for the cache: with its lock, without, or spared because another had read.";
         page.counter("cache_locks", help, &labels, counter.get());
     }
+    let help = "Locks of the cache that another held when they were asked for.";
+    page.counter("cache_lock_waits", help, &[("service", service)], waited.get());
 }
 
 /// The cache's servers. Each failure here is a question that the database answered instead.

@@ -22,7 +22,8 @@ impl Source for Engine {
         page.counter("units_retried", help, &[], stats.retried_units.get());
         let help = "Sagas, and answers about them, that retention removed here.";
         page.counter("rows_removed", help, &[], stats.removed.get());
-        page.counters("messages_ignored", IGNORED, "kind", &[("late_command", &stats.late_commands)]);
+        let commands = [("late_command", &stats.late_commands), ("duplicate_command", &stats.duplicate_commands)];
+        page.counters("messages_ignored", IGNORED, "kind", &commands);
         for group in stats.groups.all() {
             participant(&group, page);
         }
@@ -136,11 +137,13 @@ mod tests {
     fn what_participants_count_is_shown_where_no_orchestrator_runs() {
         let stats = Arc::new(Stats::default());
         stats.late_commands.add(2);
+        stats.duplicate_commands.add(4);
         stats.removed.add(3);
         let mut page = Page::default();
         Engine { stats, drives: false }.collect(&mut page);
         let text = page.render();
         assert!(text.contains("saga_messages_ignored_total{kind=\"late_command\"} 2"), "{text}");
+        assert!(text.contains("saga_messages_ignored_total{kind=\"duplicate_command\"} 4"), "{text}");
         assert!(text.contains("saga_rows_removed_total 3") && !text.contains("saga_transitions_total"), "{text}");
     }
 }

@@ -8,7 +8,6 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
@@ -23,6 +22,7 @@ use tonic::metadata::{MetadataKey, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
 
 use super::settings::{Protocol, Settings};
+use super::tls::{self, Connector};
 use crate::config::Config;
 use crate::up::places::{self, Place};
 use crate::up::roles::ALL;
@@ -137,16 +137,17 @@ pub(super) struct Refused {
 /// One of the two ways.
 pub(super) enum Transport {
     Grpc { client: TraceServiceClient<Channel>, metadata: MetadataMap, settings: Settings },
-    Http { client: Client<HttpConnector, Full<Bytes>>, headers: Vec<(HeaderName, HeaderValue)>, settings: Settings },
+    Http { client: Client<Connector, Full<Bytes>>, headers: Vec<(HeaderName, HeaderValue)>, settings: Settings },
 }
 
 impl Transport {
     /// Connects when there is something to send.
     ///
     /// # Errors
-    /// When the address or a header cannot be used.
+    /// When the address, a certificate or a header cannot be used.
     pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
         let settings = settings.clone();
+        let connector = tls::connector(&settings)?;
         let wrong = "OTEL_EXPORTER_OTLP_HEADERS holds what cannot be a header";
         match settings.protocol {
             Protocol::Grpc => {
@@ -158,7 +159,8 @@ impl Transport {
                 let endpoint = Endpoint::from_shared(settings.endpoint.clone())
                     .with_context(|| format!("OTEL_EXPORTER_OTLP_ENDPOINT: {}", settings.endpoint))?;
                 let endpoint = endpoint.connect_timeout(settings.timeout);
-                Ok(Self::Grpc { client: TraceServiceClient::new(endpoint.connect_lazy()), metadata, settings })
+                let channel = endpoint.connect_with_connector_lazy(connector);
+                Ok(Self::Grpc { client: TraceServiceClient::new(channel), metadata, settings })
             }
             Protocol::Http => {
                 let header = |(key, value): &(String, String)| -> anyhow::Result<_> {
@@ -168,7 +170,7 @@ impl Transport {
                     ))
                 };
                 let headers = settings.headers.iter().map(header).collect::<Result<Vec<_>, _>>()?;
-                Ok(Self::Http { client: Client::builder(TokioExecutor::new()).build_http(), headers, settings })
+                Ok(Self::Http { client: Client::builder(TokioExecutor::new()).build(connector), headers, settings })
             }
         }
     }
@@ -201,14 +203,14 @@ async fn by_grpc(
         matches!(code, Cancelled | DeadlineExceeded | Aborted | OutOfRange | Unavailable | DataLoss | ResourceExhausted)
     };
     let refused = |status: tonic::Status| Refused {
-        detail: format!("{:?}: {}", status.code(), status.message()),
+        detail: format!("{:?}: {}", status.code(), causes(&status, status.message())),
         passes: passes(status.code()),
     };
     client.export(request).await.map(drop).map_err(refused)
 }
 
 async fn by_http(
-    client: &Client<HttpConnector, Full<Bytes>>,
+    client: &Client<Connector, Full<Bytes>>,
     headers: &[(HeaderName, HeaderValue)],
     endpoint: &str,
     request: ExportTraceServiceRequest,
@@ -220,7 +222,7 @@ async fn by_http(
     let post = post.body(Full::new(Bytes::from(request.encode_to_vec())));
     let post = post.map_err(|error| Refused { detail: error.to_string(), passes: false })?;
     let broken = |detail: String| Refused { detail, passes: true };
-    let answer = client.request(post).await.map_err(|error| broken(error.to_string()))?;
+    let answer = client.request(post).await.map_err(|error| broken(causes(&error, &error.to_string())))?;
     let status = answer.status();
     // Read to its end, so that the connection can be used again.
     let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
@@ -236,4 +238,18 @@ async fn by_http(
             | StatusCode::GATEWAY_TIMEOUT
     );
     Err(Refused { detail: status.to_string(), passes })
+}
+
+/// What went wrong, and below it why: a certificate that nobody believes is at the bottom.
+fn causes(error: &dyn std::error::Error, what: &str) -> String {
+    let mut said = what.to_owned();
+    for cause in std::iter::successors(error.source(), |error| error.source()) {
+        let cause = cause.to_string();
+        // Some repeat what is below them.
+        if !said.contains(&cause) {
+            said.push_str(": ");
+            said.push_str(&cause);
+        }
+    }
+    said
 }

@@ -1,4 +1,5 @@
-//! OpenTelemetry's variables, read as its specification says. What cannot be followed is an error, never ignored.
+//! OpenTelemetry's variables, read as its specification says. A value that cannot be followed is an error; a variable that is not
+//! one of those that are followed is [named](ignored), so that nobody believes in it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,8 +18,10 @@ pub enum Protocol {
 /// Where traces go, and which.
 #[derive(Clone, PartialEq)]
 pub struct Settings {
-    /// `http://host:port`; over HTTP with the path.
+    /// `http://host:port` or `https://host:port`; over HTTP with the path.
     pub endpoint: String,
+    /// A file of the authorities that a collector's certificate may come from, instead of those that the machine trusts.
+    pub certificate: Option<String>,
     /// How.
     pub protocol: Protocol,
     /// Sent along with each request: may hold secrets.
@@ -46,6 +49,50 @@ impl std::fmt::Debug for Settings {
 /// A few seconds of a busy shop that keeps every trace: more than the 2,048 of the specification, because a dropped span
 /// leaves a hole in a trace.
 const QUEUE: u64 = 20_480;
+
+/// Variables that are followed; those in the middle for traces alone, too.
+const FOLLOWED: [&str; 11] = [
+    "OTEL_SDK_DISABLED",
+    "OTEL_TRACES_EXPORTER",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+    "OTEL_SERVICE_NAME",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_BSP_SCHEDULE_DELAY",
+    "OTEL_BSP_MAX_QUEUE_SIZE",
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+    "OTEL_EXPORTER_OTLP_",
+    "OTEL_EXPORTER_OTLP_TRACES_",
+];
+/// What follows the last two of them.
+const OF_EXPORTER: [&str; 5] = ["ENDPOINT", "PROTOCOL", "HEADERS", "TIMEOUT", "CERTIFICATE"];
+/// What we do anyway: who asks for it gets it.
+const AS_IT_IS: [(&str, &str); 5] = [
+    ("OTEL_METRICS_EXPORTER", "none"),
+    ("OTEL_LOGS_EXPORTER", "none"),
+    ("OTEL_PROPAGATORS", "tracecontext"),
+    ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "none"),
+];
+
+/// Those of `names` that say something that is not done: of the standard and not followed, or misspelled.
+pub(crate) fn ignored(names: &[String], variable: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let followed = |name: &str| {
+        FOLLOWED.iter().any(|known| match known.strip_suffix('_') {
+            Some(_) => name.strip_prefix(known).is_some_and(|rest| OF_EXPORTER.contains(&rest)),
+            None => name == *known,
+        })
+    };
+    let as_it_is = |name: &str| {
+        let value = variable(name).unwrap_or_default();
+        AS_IT_IS.iter().any(|(known, what)| name == *known && value.trim() == *what)
+    };
+    // Who switches all of it off asks for nothing.
+    if variable("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true")) {
+        return Vec::new();
+    }
+    names.iter().filter(|name| !followed(name) && !as_it_is(name)).cloned().collect()
+}
 
 impl Settings {
     /// Reads them; `None`: nothing is traced. `service` is its name, unless they say another.
@@ -86,6 +133,7 @@ impl Settings {
         };
         Ok(Some(Self {
             endpoint: endpoint(protocol, &variable)?,
+            certificate: of_traces("CERTIFICATE").filter(|path| !path.is_empty()),
             protocol,
             headers: pairs("OTEL_EXPORTER_OTLP_HEADERS", &of_traces("HEADERS").unwrap_or_default())?,
             timeout: Duration::from_millis(timeout),
@@ -108,10 +156,10 @@ fn endpoint(protocol: Protocol, variable: &impl Fn(&str) -> Option<String>) -> R
         (None, None, Protocol::Http) => "http://localhost:4318/v1/traces".to_owned(),
     };
     match url.split_once("://") {
-        Some(("http", rest)) if !rest.is_empty() && !rest.contains('@') => Ok(url),
+        Some(("http" | "https", rest)) if !rest.is_empty() && !rest.contains('@') => Ok(url),
         // It may hold a password, so it is not repeated.
-        _ => Err("OTEL_EXPORTER_OTLP_ENDPOINT must be http://host:port: traces go to a collector that is near, and \
-                  what goes further from there is encrypted by it"
+        _ => Err("OTEL_EXPORTER_OTLP_ENDPOINT must be http://host:port or https://host:port, without a name and a \
+                  password: what the collector wants to know goes into OTEL_EXPORTER_OTLP_HEADERS"
             .to_owned()),
     }
 }
@@ -213,6 +261,12 @@ mod tests {
         assert_eq!(endpoint(&[AT, grpc]), "http://collector:4318/");
         assert_eq!(endpoint(&[AT, own]), "http://other:1/here");
         assert_eq!(endpoint(&[("OTEL_TRACES_EXPORTER", "otlp"), grpc]), "http://localhost:4317");
+        let far = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317");
+        assert_eq!(endpoint(&[far, grpc]), "https://collector:4317");
+        let own = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/own.pem");
+        let certificate = |variables: &[(&str, &str)]| read(variables).unwrap().unwrap().certificate;
+        assert_eq!(certificate(&[far, own, ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/all.pem")]).as_deref(), Some(own.1));
+        assert_eq!(certificate(&[far, ("OTEL_EXPORTER_OTLP_CERTIFICATE", "")]), None);
     }
 
     #[test]
@@ -226,6 +280,31 @@ mod tests {
         assert_eq!(settings.resource["deployment.environment.name"], "test");
         assert_eq!(read(&[AT]).unwrap().unwrap().resource["service.name"], "saga-order");
         assert!(!format!("{settings:?}").contains("abc"));
+    }
+
+    #[test]
+    fn what_is_not_followed_is_named_unless_it_asks_for_what_is_done_anyway() {
+        let named = |variables: &[(&str, &str)]| {
+            let all: BTreeMap<&str, &str> = variables.iter().copied().collect();
+            let names: Vec<String> = all.keys().map(|name| (*name).to_owned()).collect();
+            ignored(&names, |name| all.get(name).map(|value| (*value).to_owned()))
+        };
+        let traces = [("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a=b"), ("OTEL_BSP_SCHEDULE_DELAY", "1"), AT];
+        assert_eq!(named(&traces), [""; 0]);
+        assert_eq!(named(&[("OTEL_METRICS_EXPORTER", "none"), ("OTEL_PROPAGATORS", "tracecontext")]), [""; 0]);
+        let unheeded = [
+            ("OTEL_BSP_EXPORT_TIMEOUT", "1"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/secret"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_ENDPIONT", "http://misspelled"),
+            ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://x"),
+            ("OTEL_METRICS_EXPORTER", "otlp"),
+            ("OTEL_PROPAGATORS", "tracecontext,b3"),
+            ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "5"),
+            ("OTEL_TRACES_SAMPLER_ARGS", "0.1"),
+        ];
+        assert_eq!(named(&unheeded), unheeded.map(|(name, _)| name));
+        assert_eq!(named(&[unheeded[0], ("OTEL_SDK_DISABLED", "true")]), [""; 0]);
     }
 
     #[test]
@@ -246,8 +325,9 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
             ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "many"),
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://far:4317"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://far:4317"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:secret@far:4317"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://me:secret@far:4317"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "Bearer secret"),
         ] {
             let mut variables = vec![AT];

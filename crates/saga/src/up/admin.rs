@@ -9,11 +9,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
-use chassis::audit::{Order, audited};
+use chassis::audit::{Ended, audited, says_why};
 use chassis::auth::{Role, Verifier};
 use chassis::json::{Valid, ValidQuery};
 use chassis::paging::{Page, decode_token};
@@ -25,21 +25,21 @@ use saga_runtime::Clock;
 use saga_runtime::audit::{AuditEntry, AuditFilter, AuditLine, AuditLog};
 use saga_runtime::wire::MAX_ID;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::openapi::OpenApi;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::failures::{self, Board};
+use super::failures::{self, Board, Elsewhere};
 use crate::check::rules::Wanted;
 use crate::config::Config;
 
 /// Makes accounts with rights.
 #[async_trait]
 pub(crate) trait Accounts: Send + Sync + 'static {
-    /// Makes one, or gives the role to one that exists, whose password then stays.
-    async fn create(&self, email: String, password: String, role: Role) -> Result<(), Problem>;
+    /// Makes one, or gives the role to one that exists, whose password then stays; nothing, if it has the role.
+    async fn create(&self, email: String, password: String, role: Role) -> Result<Ended<()>, Problem>;
 }
 
 /// What the routes here need.
@@ -61,6 +61,8 @@ pub(crate) struct AdminState {
     pub(crate) checking: Arc<tokio::sync::Mutex<()>>,
     /// What can go wrong on purpose in this process.
     pub(crate) board: Option<Board>,
+    /// Other processes for whose failures this one speaks.
+    pub(crate) elsewhere: Elsewhere,
 }
 
 /// All admin routes behind the door.
@@ -77,7 +79,13 @@ pub(crate) fn router(orchestrator: Option<Router>, state: AdminState) -> Router 
     }
     let mut own: Router = own.with_state(state.clone()).into();
     if let Some(board) = &state.board {
-        let desk = failures::Desk { board: board.clone(), audit: state.audit.clone(), clock: Arc::clone(&state.clock) };
+        let desk = failures::Desk {
+            board: board.clone(),
+            elsewhere: state.elsewhere.clone(),
+            audit: state.audit.clone(),
+            clock: Arc::clone(&state.clock),
+            ordering: Arc::default(),
+        };
         own = own.merge(Router::from(failures::routes().with_state(desk)));
     }
     orchestrator.unwrap_or_default().merge(own).layer(from_fn_with_state(state, door))
@@ -123,11 +131,16 @@ async fn door(State(state): State<AdminState>, mut request: Request, next: Next)
     }
 }
 
+/// The token that somebody shows, or nothing.
+pub(super) fn bearer(headers: &HeaderMap) -> &str {
+    let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let token = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    token.map_or("", |(_, token)| token.trim())
+}
+
 /// Who it is, if they may do it.
 fn who(state: &AdminState, request: &Request) -> Result<String, Problem> {
-    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let token = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let token = token.map_or("", |(_, token)| token.trim());
+    let token = bearer(request.headers());
     // Hashes are compared in constant time.
     if blake3::hash(token.as_bytes()) == state.token {
         return Ok("local".to_owned());
@@ -184,7 +197,7 @@ async fn check(State(state): State<AdminState>, Valid(body): Valid<CheckBody>) -
 /// An account with rights. Where the address has an account, that one gets the role and keeps its password.
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = NewAccount, example = json!({ "email": "oscar@example.com", "password": "a long password", "role": "OPERATOR" }))]
+#[schema(as = NewAccount, example = json!({ "email": "oscar@example.com", "password": "a long password", "role": "OPERATOR", "reason": "he has the night shift" }))]
 struct AccountBody {
     #[garde(email, length(chars, max = 254))]
     #[schema(max_length = 254, format = Email)]
@@ -196,6 +209,10 @@ struct AccountBody {
     #[garde(custom(lawful_role))]
     #[schema(pattern = "^(VIEWER|OPERATOR|ADMIN)$")]
     role: String,
+    /// Why, for the audit log.
+    #[garde(length(chars, min = 1, max = 500), custom(says_why))]
+    #[schema(min_length = 1, max_length = 500, pattern = r"\S")]
+    reason: String,
 }
 
 /// Who has which role now.
@@ -235,18 +252,11 @@ async fn create_account(
     let (Some(accounts), Some(log)) = (&state.accounts, &state.audit) else {
         return Err(Problem::new(Code::NotFound, "accounts are made where the account service runs"));
     };
-    let AccountBody { email, password, role: word } = body;
+    let AccountBody { email, password, role: word, reason } = body;
     let role = role_of(&word).unwrap_or(Role::Viewer);
-    let order = Order {
-        actor,
-        action: "account.create".to_owned(),
-        target: email.clone(),
-        reason: format!("to be {word}"),
-        details: json!({ "role": word }),
-    };
+    let order = super::accounts::order(actor, &email, &word, reason);
     let view = AccountView { email: email.clone(), role: word };
-    let work = async { accounts.create(email, password, role).await.map(|()| ((), Value::Null)) };
-    audited(&**log, &*state.clock, order, work).await?;
+    audited(&**log, &*state.clock, order, accounts.create(email, password, role)).await?;
     Ok((StatusCode::CREATED, Json(view)).into_response())
 }
 
@@ -287,7 +297,7 @@ struct AuditView {
     action: String,
     target: String,
     reason: String,
-    /// `done` or `refused: <code>`; `begun` of what has not ended, or was cut off by a crash.
+    /// `done`; `failed: <code>` of what may have been done in part; `begun` of what has not ended, or was cut off by a crash.
     outcome: String,
     #[schema(value_type = Object)]
     details: Value,
@@ -302,7 +312,9 @@ impl From<AuditLine> for AuditView {
     }
 }
 
-/// The audit log, newest first: a line for every order that changes something.
+/// The audit log, newest first: a line for every order that has changed something, or may have.
+///
+/// Where services run apart the accounts that are made are in the account service's own, at its admin address.
 #[utoipa::path(
     get, path = "/admin/audit", operation_id = "listAuditLines", tag = "audit",
     params(AuditQuery),

@@ -4,6 +4,8 @@
 //! and loads nothing from elsewhere. Every process has the document of the whole shop, so behind an edge it does not
 //! matter who is asked.
 
+pub(super) mod runbooks;
+
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};

@@ -37,6 +37,9 @@ const FIRST_KEYS_EVERY: Duration = Duration::from_millis(250);
 /// The product service in another process.
 pub(super) struct RemoteCatalogue {
     client: ProductServiceClient<Channel>,
+    /// Whom spans say is asked.
+    host: String,
+    port: u16,
     tracer: Tracer,
     clock: Arc<dyn Clock>,
 }
@@ -48,6 +51,7 @@ impl RemoteCatalogue {
     /// When it is not an address.
     pub(super) fn new(url: &str, tracer: Tracer, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let endpoint = Endpoint::from_shared(url.to_owned()).with_context(|| format!("peers.product: {url}"))?;
+        let (host, port) = (endpoint.uri().host().unwrap_or_default().to_owned(), endpoint.uri().port_u16());
         let endpoint = endpoint
             .connect_timeout(CONNECT_WITHIN)
             .timeout(CALL_WITHIN)
@@ -55,7 +59,8 @@ impl RemoteCatalogue {
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(3))
             .keep_alive_while_idle(true);
-        Ok(Self { client: ProductServiceClient::new(endpoint.connect_lazy()), tracer, clock })
+        let client = ProductServiceClient::new(endpoint.connect_lazy());
+        Ok(Self { client, host, port: port.unwrap_or(80), tracer, clock })
     }
 
     /// Makes a call until it is answered, at most [`TRIES`] times; each time is a span, if the trace is kept.
@@ -70,6 +75,7 @@ impl RemoteCatalogue {
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
         let above = self.tracer.is_on().then(trace::current).flatten();
+        let others = if above.is_some() { trace::others() } else { Vec::new() };
         let mut tries = 1;
         loop {
             let mut request = Request::new(message.clone());
@@ -80,17 +86,25 @@ impl RemoteCatalogue {
                 if let Ok(value) = own.to_string().parse() {
                     request.metadata_mut().insert(trace::TRACEPARENT, value);
                 }
-                let name = format!("{SERVICE}/{method}");
-                let span =
-                    Span::new(own, above.span, name, Kind::Client, self.clock.nanos()).with("rpc.system", "grpc");
-                span.with("rpc.service", SERVICE).with("rpc.method", method)
+                Span::new(own, above.span, format!("{SERVICE}/{method}"), Kind::Client, self.clock.nanos())
+                    .with("rpc.system", "grpc")
+                    .with("rpc.service", SERVICE)
+                    .with("rpc.method", method)
+                    .with("server.address", self.host.clone())
+                    .with("server.port", u64::from(self.port))
             });
             let answer = call(self.client.clone(), request).await;
             if let Some(mut span) = span {
                 let code = answer.as_ref().err().map_or(Code::Ok, Status::code) as i32;
                 span.error = (code != 0).then(|| code.to_string());
                 let span = span.with("rpc.grpc.status_code", u64::from(code.unsigned_abs()));
-                self.tracer.record(span.until(self.clock.nanos()));
+                let span = span.until(self.clock.nanos());
+                // Who shares the call has waited for it, too; who answers knows only the first.
+                for other in &others {
+                    let context = other.at(self.tracer.fresh());
+                    self.tracer.record(Span { context, parent: other.span, ..span.clone() });
+                }
+                self.tracer.record(span);
             }
             match answer {
                 Ok(answer) => return Ok(answer.into_inner()),

@@ -5,34 +5,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use async_trait::async_trait;
 use axum::{Extension, Router};
-use chassis::auth::{self, Verifier};
+use chassis::auth::Verifier;
 use chassis::health::Health;
 use chassis::ids::IdGen;
 use chassis::metrics::HttpMetrics;
-use chassis::problem::Problem;
 use futures_util::FutureExt as _;
 use saga_adapters::inproc::InProcBus;
 use saga_core::Name;
 use saga_runtime::dead_letters::{self, DeadLetters};
 use saga_runtime::trace::Tracer;
-use saga_runtime::{
-    Clock, Definitions, LoopContext, LoopOptions, Participant, ReadThrough, Stats, SystemClock, run_participant,
-};
+use saga_runtime::{Clock, Definitions, LoopContext, LoopOptions, Participant, Stats, SystemClock, run_participant};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::accounts::Registrar;
 use super::admin::{self, Accounts, AdminState};
 use super::backends::{Backends, Messages, Open, Sagas};
 use super::catalogue::{Catalogue, InProcess};
 use super::documents;
-use super::failures::Board;
+use super::failures::{Board, Elsewhere};
 use super::folder::Folder;
 use super::pages;
 use super::peers::{Keys, RemoteCatalogue};
-use super::places::{self, Place};
+use super::places;
 use super::roles::ServiceRole;
 use crate::config::{Config, ConfigError};
 use crate::metrics::process::Process;
@@ -187,11 +184,12 @@ impl Services {
             clock: Arc::clone(&shared.clock),
             checking: Arc::default(),
             board: parts.board.take(),
+            elsewhere: Elsewhere::of(config, &core.roles)?,
         };
         let requests = core.measure(&shared.clock, &mut parts.metrics)?;
         core.measure_loops(&shared, &backends, &mut parts.metrics);
         let admin = admin::router(parts.admin, state).merge(documents::router(&documents::admin()?));
-        let admin = admin.merge(parts.metrics.router());
+        let admin = admin.merge(parts.metrics.router()).merge(documents::runbooks::router());
         let [public, internal] =
             [public, internal].map(|router| chassis::trace::traced(router, &core.tracer, &shared.clock));
         let (public, admin) = pages::mount(&core, &shared.clock, public, admin)?;
@@ -376,6 +374,7 @@ impl Core {
             tasks: self.loops.clone(),
             stop: self.closing.clone(),
             pace: shared.context.options.pace,
+            hold: backends.in_process().is_none(),
             forget: self.forget(shared.context.options.sweep),
             replica: backends.in_process().is_none().then_some(self.config.node),
         };
@@ -457,40 +456,4 @@ fn peer<'c>(url: Option<&'c String>, key: &str, what: &str) -> Result<&'c str, C
 fn course(definitions: &Definitions) -> anyhow::Result<purchase::Course> {
     let newest = definitions.newest(&Name::new(contracts::purchase::DEFINITION));
     Ok(purchase::Course::of(newest.context("there is no definition called `purchase`")?))
-}
-
-/// Makes accounts with rights, for the admin listener.
-struct Registrar(account::Accounts);
-
-#[async_trait]
-impl Accounts for Registrar {
-    async fn create(&self, email: String, password: String, role: auth::Role) -> Result<(), Problem> {
-        self.0.create_admin(&email, password).await?;
-        if role != auth::Role::Admin {
-            self.0.set_role(&email, role).await?;
-        }
-        Ok(())
-    }
-}
-
-/// Makes an account with rights on the folder of a shop that does not run.
-///
-/// # Errors
-/// When the folder is in use or the file is refused.
-pub(crate) async fn create_account(
-    config: &Config,
-    email: &str,
-    password: String,
-    role: auth::Role,
-) -> anyhow::Result<()> {
-    let needs_folder = places::of(config, ServiceRole::Account)? == Place::File;
-    let folder = if needs_folder { Some(Folder::hold(&config.data)?) } else { None };
-    let mut backends = Backends::new(config, folder.as_ref(), Health::default());
-    let store = backends.account().await?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let ids = Arc::new(IdGen::new(0, Arc::clone(&clock)));
-    let verifier = Verifier::new(&config.account.issuer, &config.account.audience, Arc::clone(&clock));
-    let service = account::build(config.account.clone(), store, &ReadThrough::none(), ids, clock, verifier).await?;
-    let created = Registrar(service.accounts).create(email.to_owned(), password, role).await;
-    created.map_err(|problem| anyhow::anyhow!("{problem:?}"))
 }

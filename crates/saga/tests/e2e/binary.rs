@@ -162,6 +162,16 @@ fn every_verb_has_help_and_completions_are_printed() {
     }
     for shell in ["bash", "zsh", "fish"] {
         assert!(stdout(&run(data.path(), &["completions", shell])).contains("sagas"), "{shell}");
+        // As into `head`, which has seen enough.
+        let mut cut_off = saga(data.path())
+            .args(["completions", shell])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(cut_off.stdout.take());
+        let ended = cut_off.wait_with_output().unwrap();
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{shell}: {}", stderr(&ended));
     }
     assert_eq!(run(data.path(), &["--listen", "127.0.0.1:1", "sagas", "list"]).status.code(), Some(2));
     assert_eq!(run(data.path(), &["sags"]).status.code(), Some(2));

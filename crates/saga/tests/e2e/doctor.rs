@@ -118,13 +118,14 @@ async fn servers_that_are_not_there_are_named_each() {
     let port = free();
     let text = format!(
         "[stores]\nurl = \"postgres://{{service}}@127.0.0.1:{port}/{{service}}\"\n[bus]\nurl = \"kafka://127.0.0.1:{port}\"\n\
-         [cache]\nurl = \"redis+cluster://127.0.0.1:{port}\"\n[peers]\naccount = \"http://127.0.0.1:{port}\"\n"
+         [cache]\nurl = \"redis+cluster://127.0.0.1:{port}\"\n[peers]\naccount = \"http://127.0.0.1:{port}\"\n\
+         [console]\nadmin_url = \"http://127.0.0.1:{port}\"\n"
     );
     std::fs::write(&file, text).unwrap();
     let (code, ill, _) = doctor(folder.path(), &["--config", file.to_str().unwrap()]);
     let of_servers = of_the_shop(&ill);
     assert_eq!(code, Some(1));
-    for subject in ["store account", "store orchestrator", "kafka", "redis", "peers.account"] {
+    for subject in ["store account", "store orchestrator", "kafka", "redis", "peers.account", "console.admin_url"] {
         assert!(of_servers.iter().any(|what| what.starts_with(subject)), "{subject}: {ill:?}");
     }
 }

@@ -61,6 +61,14 @@ async fn the_page_comes_with_all_that_it_needs_and_may_load_nothing_from_elsewhe
     assert_eq!((page.status, page.header("content-type")), (StatusCode::OK, "text/plain; charset=utf-8"));
     assert!(page.body.starts_with(b"# not_found"), "{:?}", page.body);
     assert_eq!(nobody.get("/docs/etc%2Fpasswd").await.status, StatusCode::NOT_FOUND);
+    // An alert leads to its runbook, at the operators' listener alone.
+    let runbook = "/docs/runbooks/sagacompensationstuck";
+    let operators = Person { endpoint: town.admin_endpoint(), ..nobody.clone() };
+    let page = operators.get(runbook).await;
+    assert_eq!((page.status, page.header("content-type")), (StatusCode::OK, "text/plain; charset=utf-8"));
+    assert!(page.body.starts_with(b"SagaCompensationStuck\n"), "{:?}", page.body);
+    assert_eq!(operators.get("/docs/runbooks/none").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(nobody.get(runbook).await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::binary::{Process, run, stderr, stdout};
-use crate::town::{Town, eventually};
+use crate::town::{PATIENCE, Town, eventually};
 
 /// The built-in saga, but every step is tried again at once, a payment and an undo only twice.
 fn impatient(folder: &Path) -> std::path::PathBuf {
@@ -27,7 +27,7 @@ fn impatient(folder: &Path) -> std::path::PathBuf {
     path
 }
 
-fn enabled(config: &mut Config) {
+pub fn enabled(config: &mut Config) {
     config.failures.enabled = true;
     config.orchestrator.definitions = vec![impatient(&config.data)];
 }
@@ -44,12 +44,13 @@ impl Lab {
         Admin::new(&self.0.home().admin(), self.0.home().token()).unwrap()
     }
 
-    async fn fail(&self, what: Value) {
+    async fn fail(&self, mut what: Value) {
+        what["reason"] = "to see what happens".into();
         self.desk().put("/admin/failures", &what).await.unwrap();
     }
 
     async fn heal(&self) {
-        let now = self.desk().put("/admin/failures", &json!({})).await.unwrap();
+        let now = self.desk().put("/admin/failures", &json!({ "reason": "enough" })).await.unwrap();
         assert_eq!((&now["steps"], &now["stopped"]), (&json!({}), &json!([])));
     }
 
@@ -82,6 +83,37 @@ async fn a_gateway_that_declines_makes_purchases_compensate_until_it_is_healed()
     lab.heal().await;
     assert_eq!(mary.ended(mary.buy(&[(cup, 2)]).await).await["status"], "COMPLETED");
     lab.0.books(1, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_gateway_makes_purchases_wait_at_their_payment_until_it_is_switched_off() {
+    const SLOWER_MS: u64 = 400;
+    let lab = Lab::open().await;
+    let (mary, cup) = (lab.0.customer("mary").await, lab.0.product(10, 5).await);
+    lab.fail(json!({ "gateway": { "latency_ms": SLOWER_MS } })).await;
+    let begun = std::time::Instant::now();
+    let id = mary.buy(&[(cup, 1)]).await;
+    assert_eq!(mary.ended(id).await["status"], "COMPLETED");
+    assert!(begun.elapsed().as_millis() >= u128::from(SLOWER_MS), "{:?}", begun.elapsed());
+    // Where the time went is what the customer sees.
+    let (_, events) = mary.events(&format!("/api/v1/purchases/{id}/events"), None).await;
+    let at = |name: &str| {
+        let (_, _, data) = events.iter().find(|(_, event, _)| event == name).unwrap_or_else(|| panic!("{events:?}"));
+        chassis::time::from_rfc3339(data["occurred_at"].as_str().unwrap()).unwrap()
+    };
+    let waited = at("create-payment.success") - at("create-payment.execute");
+    assert!(waited >= SLOWER_MS, "the payment took {waited} ms");
+
+    // Twice as slow as anybody here waits for, then as ever: it ends at all, so nothing of that is left.
+    let slowest = json!({ "gateway": { "latency_ms": 2 * PATIENCE.as_millis() as u64 } });
+    lab.fail(slowest.clone()).await;
+    assert_eq!(
+        lab.desk().get("/admin/failures").await.unwrap()["gateway"]["latency_ms"],
+        slowest["gateway"]["latency_ms"]
+    );
+    lab.heal().await;
+    assert_eq!(mary.ended(mary.buy(&[(cup, 1)]).await).await["status"], "COMPLETED");
+    lab.0.books(2, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,7 +244,7 @@ async fn an_operator_switches_failures_from_a_terminal_where_they_are_enabled() 
     let folder = TempDir::new().unwrap();
     let data = folder.path();
     let off = Process::start(data).await;
-    let refused = run(data, &["failures", "set", "--decline", "1"]);
+    let refused = run(data, &["failures", "set", "--decline", "1", "--reason", "to see"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("failures.enabled"), "{}", stderr(&refused));
     assert!(stdout(&run(data, &["failures", "show"])).contains("not enabled"));
@@ -227,7 +259,9 @@ async fn an_operator_switches_failures_from_a_terminal_where_they_are_enabled() 
         serde_json::from_slice(&output.stdout).unwrap()
     };
     let rule = "confirm-order=retry:0.5,do";
-    let set = json(&["failures", "set", "--decline", "0.25", "--latency", "1s", "--step", rule, "--stop", "payment"]);
+    let why = ["--reason", "a lesson"];
+    let order = ["failures", "set", "--decline", "0.25", "--latency", "1s", "--step", rule, "--stop", "payment"];
+    let set = json(&[&order[..], &why].concat());
     assert_eq!(set["gateway"], json!({ "decline_rate": 0.25, "latency_ms": 1000 }));
     assert_eq!(
         set["steps"]["confirm-order"],
@@ -235,8 +269,19 @@ async fn an_operator_switches_failures_from_a_terminal_where_they_are_enabled() 
     );
     assert_eq!(set["choices"]["participants"], json!(["order", "payment", "product"]));
     assert_eq!(json(&["failures", "show"]), set);
-    let wrong = run(data, &["failures", "set", "--stop", "weather"]);
+    // The same again is so already.
+    assert_eq!(json(&[&order[..], &["--reason", "a second click"]].concat()), set);
+    let wrong = run(data, &[&["failures", "set", "--stop", "weather"], &why[..]].concat());
     assert!(stderr(&wrong).contains("#/stopped/0") && stderr(&wrong).contains("payment"), "{}", stderr(&wrong));
+    let silent = run(data, &["failures", "clear"]);
+    assert!(silent.status.code() == Some(2) && stderr(&silent).contains("--reason"), "{}", stderr(&silent));
     let clear = json(&["failures", "clear", "--reason", "the lesson is over"]);
+    assert_eq!(json(&["failures", "clear", "--reason", "a second click"]), clear);
     assert_eq!((&clear["enabled"], &clear["stopped"], &clear["steps"]), (&json!(true), &json!([]), &json!({})));
+    // What could not be, and what was so already, left no line.
+    let lines = json(&["audit", "--action", "failures.set"]);
+    let lines = lines["items"].as_array().unwrap().iter();
+    let lines: Vec<_> =
+        lines.map(|line| (&line["reason"], &line["outcome"])).map(|(r, o)| format!("{r} {o}")).collect();
+    assert_eq!(lines, [r#""the lesson is over" "done""#, r#""a lesson" "done""#]);
 }

@@ -26,5 +26,6 @@ mod regressions;
 mod retention;
 mod roles;
 mod schemathesis;
+mod screenshots;
 mod town;
 mod tracing;

@@ -1,7 +1,7 @@
 //! `/metrics` as a scraper sees it: exact numbers after known purchases, nothing that is not documented, nowhere but on
 //! the admin listener.
 
-mod page;
+pub mod page;
 
 use std::collections::BTreeSet;
 

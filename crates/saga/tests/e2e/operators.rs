@@ -1,29 +1,21 @@
 //! What an operator does from a terminal: find the saga that is stuck, see why, put it right. The real binary, its own
 //! verbs, text and JSON.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 
 use saga_adapters::sqlite::rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binary::{Process, run, saga, stderr, stdout};
-use crate::town::{BodyJson as _, Person, cart, created, eventually, product};
+use crate::town::{BodyJson as _, Person, cart, created, eventually, impatient, product};
 
-/// The built-in saga, but after two attempts at a payment a human is told.
-fn impatient(folder: &Path) -> String {
-    let yaml = include_str!("../../../../services/orchestrator/definitions/purchase.yaml");
-    let patient = "undo: rollback-payment # only while it is not known whether the charge went through";
-    assert!(yaml.contains(patient));
-    let retry = format!("{patient}\n    retry: {{ initial: 20ms, max: 20ms, attempts: 2 }}");
-    let path = folder.join("impatient.yaml");
-    std::fs::write(&path, yaml.replace(patient, &retry)).unwrap();
-    path.to_str().unwrap().to_owned()
-}
-
-fn settings(folder: &Path, gateway: &str) -> String {
+/// A file of settings for a gateway that is like this.
+pub fn settings(folder: &Path, gateway: &str) -> String {
     let path = folder.join("saga.toml");
-    let definition = impatient(folder);
+    let definition = impatient(folder, "10s");
     let text = format!("[orchestrator]\ndefinitions = [{definition:?}]\n[payment.sandbox]\n{gateway}\n");
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
@@ -37,7 +29,12 @@ fn json(data: &Path, args: &[&str]) -> Value {
 
 /// A shop whose gateway never answers, a customer, and `count` purchases that are stuck at it.
 pub async fn stuck(data: &Path, count: usize) -> (Process, Person, Vec<u64>) {
-    let config = settings(data, "unknown_rate = 1.0");
+    stuck_with(data, count, "").await
+}
+
+/// The same with more settings: sections of their own.
+pub async fn stuck_with(data: &Path, count: usize, more: &str) -> (Process, Person, Vec<u64>) {
+    let config = settings(data, &format!("unknown_rate = 1.0\n{more}"));
     let process = Process::start_with(data, &["--listen", "127.0.0.1:0", "--config", &config]).await;
     let mary = process.nobody().register("mary@example.com").await;
     let category = serde_json::json!({ "name": "Kitchen", "description": "For tea" });
@@ -154,6 +151,7 @@ async fn what_api_and_console_show_and_do_can_be_had_in_a_terminal() {
     let topics = json(data, &["topics", "list"]);
     let topic = topics["items"].as_array().unwrap().iter().find_map(|topic| topic["topic"].as_str()).unwrap();
     told(&["topics", "messages", topic]);
+    glance(data, &process.run.admin, &skipped).await;
 
     // Declared dealt with, and ended by hand.
     let skip = json(data, &["sagas", "skip", &skipped, "--reason", "paid in cash"]);
@@ -184,6 +182,10 @@ async fn what_api_and_console_show_and_do_can_be_had_in_a_terminal() {
     let ids: Vec<String> =
         listed["items"].as_array().unwrap().iter().map(|letter| letter["id"].to_string().replace('"', "")).collect();
     assert_eq!(ids.len(), 2, "{listed}");
+    let first = json(data, &["dlq", "list", topic, "--limit", "1"]);
+    let next = json(data, &["dlq", "list", topic, "--page-token", first["next_page_token"].as_str().unwrap()]);
+    let [one, two] = [&first, &next].map(|page| page["items"][0]["id"].to_string().replace('"', ""));
+    assert_eq!(([&one, &two], &next["more"]), ([&ids[0], &ids[1]], &Value::Bool(false)));
     assert!(told(&["dlq", "show", topic, &ids[0]]).contains("no such thing"));
     told(&["dlq", "purge", topic, "--id", &ids[0], "--reason", "garbage"]);
     told(&["dlq", "redrive", topic, "--all", "--reason", "mended"]);
@@ -193,6 +195,54 @@ async fn what_api_and_console_show_and_do_can_be_had_in_a_terminal() {
         (items.len() == 1 && items[0]["id"].to_string().replace('"', "") != ids[1]).then_some(())
     })
     .await;
+}
+
+/// The shop at a glance and what it counts, the kinds of sagas, lists page by page, a check by the shop itself.
+async fn glance(data: &Path, admin: &str, id: &str) {
+    let overview = json(data, &["overview"]);
+    assert_eq!((&overview["stuck"], &overview["profile"]), (&4.into(), &"embedded".into()), "{overview}");
+    let shown = stdout(&run(data, &["overview"]));
+    assert!(shown.contains("in flight 4, 4 of them stuck") && shown.contains("PARTICIPANT"), "{shown}");
+    let mut watch = saga(data).args(["overview", "--watch", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let seconds: Vec<Value> =
+        lines.by_ref().take(2).map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    assert!(seconds.iter().all(|second| second["stuck"] == 4), "{seconds:?}");
+    assert!(json(data, &["stats"])["commits"].as_u64() > Some(0));
+    assert!(stdout(&run(data, &["stats"])).contains("commits"));
+
+    let all = json(data, &["definitions"]);
+    assert_eq!(all["items"][0]["name"], "purchase", "{all}");
+    assert_eq!(json(data, &["definitions", "purchase"])["items"], all["items"]);
+    let [table, one] = [&["definitions"][..], &["definitions", "purchase"]].map(|args| stdout(&run(data, args)));
+    assert!(table.contains("confirm-order") && one.contains("create-payment"), "{table}{one}");
+    let none = run(data, &["definitions", "parcel"]);
+    assert!(none.status.code() == Some(1) && stderr(&none).contains("there are purchase"), "{}", stderr(&none));
+
+    let page = |more: &[&str]| json(data, &[&["sagas", "list", "--limit", "3"], more].concat());
+    let (first, mut ids) = (page(&[]), Vec::new());
+    let token = first["next_page_token"].as_str().unwrap();
+    let told = stderr(&run(data, &["sagas", "list", "--limit", "3"]));
+    assert!(told.contains(&format!("--page-token {token}")), "{told}");
+    for page in [&first, &page(&["--page-token", token])] {
+        ids.extend(page["items"].as_array().unwrap().iter().map(|saga| saga["id"].to_string()));
+    }
+    let count = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((count, ids.len()), (4, 4), "each once");
+    let found = page(&["-q", id]);
+    assert_eq!((found["items"].as_array().unwrap().len(), found["items"][0]["id"].to_string()), (1, id.to_owned()));
+
+    // By the shop, whose databases need not be reachable from here.
+    let token = data.join("its-token");
+    std::fs::write(&token, saga::remote::RunFile::read(data).unwrap().unwrap().token).unwrap();
+    let asked = ["check", "--url", admin, "--token-file", token.to_str().unwrap()];
+    assert_eq!(json(data, &asked)["stuck"], 4);
+    let unmet = run(data, &[&asked[..], &["--expect-completed", "1"]].concat());
+    assert_eq!(unmet.status.code(), Some(3), "{}", stdout(&unmet));
 }
 
 /// Records that nobody could handle, one for each time (ms since the epoch), in the file of a shop that is at rest.
@@ -231,6 +281,15 @@ async fn verbs_that_cannot_work_say_what_to_do() {
     assert!(stderr(&nowhere).contains("--data") && stderr(&nowhere).contains("--url"), "{}", stderr(&nowhere));
 
     let _process = Process::start(data).await;
+    // Who reads the books decides what else can be said: nothing that was typed goes unheeded.
+    for (typed, wants) in [
+        (&["check", "--url", "http://127.0.0.1:1", "--shop", "http://127.0.0.1:2"][..], "cannot be used with"),
+        (&["check", "--token-file", "token"], "--url <URL>"),
+    ] {
+        let refused = run(data, typed);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(stderr(&refused).contains(wants), "{}", stderr(&refused));
+    }
     let unknown = run(data, &["sagas", "show", "12345"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("12345"), "{}", stderr(&unknown));
@@ -247,7 +306,8 @@ async fn accounts_with_rights_are_made_beside_a_running_shop_and_without_one() {
     let password = data.join("password");
     let file = password.to_str().unwrap();
     let make = |email: &str, role: &str| {
-        run(data, &["admin", "create", "--email", email, "--role", role, "--password-file", file])
+        let who = ["admin", "create", "--email", email, "--role", role, "--password-file", file];
+        run(data, &[&who[..], &["--reason", "they help"]].concat())
     };
     std::fs::write(&password, "short\n").unwrap();
     let refused = make("ann@example.com", "admin");
@@ -258,6 +318,25 @@ async fn accounts_with_rights_are_made_beside_a_running_shop_and_without_one() {
     let process = Process::start(data).await;
     let made = make("oscar@example.com", "operator");
     assert!(made.status.success(), "{}", stderr(&made));
+    let why = ["--role", "viewer", "--password-file", file, "--reason", "she writes the report"];
+    let made = run(data, &[&["admin", "create", "--email", "vera@example.com"], &why[..]].concat());
+    assert!(made.status.success(), "{}", stderr(&made));
+    let again = make("oscar@example.com", "operator");
+    assert!(again.status.success(), "{}", stderr(&again));
+    let silent = run(data, &["admin", "create", "--email", "eve@example.com", "--password-file", file]);
+    assert!(silent.status.code() == Some(2) && stderr(&silent).contains("--reason"), "{}", stderr(&silent));
+    // Each once, with the reason that was given, in the same log, whether or not a shop ran.
+    let lines = json(data, &["audit", "--action", "account.create"]);
+    let lines = lines["items"].as_array().unwrap().iter();
+    let lines: Vec<_> = lines.map(|line| ["target", "reason", "outcome", "actor"].map(|name| &line[name])).collect();
+    assert_eq!(
+        lines,
+        [
+            ["vera@example.com", "she writes the report", "done", "local"],
+            ["oscar@example.com", "they help", "done", "local"],
+            ["ann@example.com", "they help", "done", "local"],
+        ]
+    );
 
     // The token of an account opens what its role opens.
     let list = |token: &str| {

@@ -103,7 +103,7 @@ fn admin() -> Vec<(Method, &'static str, Value, Answers)> {
         (get.clone(), "/metrics", Value::Null, OPEN),
         (post.clone(), "/admin/check", json!({}), VIEWERS),
         (get, "/admin/failures", Value::Null, VIEWERS),
-        (Method::PUT, "/admin/failures", json!({}), [401, 403, 403, 403, 409, 409]),
+        (Method::PUT, "/admin/failures", why(), [401, 403, 403, 403, 409, 409]),
         (post, "/admin/accounts", json!({}), [401, 403, 403, 403, 403, 422]),
     ]
 }
@@ -168,11 +168,12 @@ async fn a38_a39_every_route_answers_every_caller_as_the_table_says() {
     let (category, mary, joe) = (town.category().await, town.customer("mary").await, town.customer("joe").await);
     let cup = created(&town.admin.post("/api/v1/products", &product(category, 10, 10)).await);
     let oscar = town.customer("oscar").await;
-    let made = json!({ "email": "oscar@example.com", "password": "a long password", "role": "OPERATOR" });
+    let made = json!({ "email": "oscar@example.com", "password": "a long password", "role": "OPERATOR", "reason": "he steers" });
     town.accounts_api().post("/admin/accounts", &made).await.unwrap();
     let oscar = oscar.login("oscar@example.com").await;
     let vera = town.customer("vera").await;
-    let made = json!({ "email": "vera@example.com", "password": "a long password", "role": "VIEWER" });
+    let made =
+        json!({ "email": "vera@example.com", "password": "a long password", "role": "VIEWER", "reason": "she looks" });
     town.accounts_api().post("/admin/accounts", &made).await.unwrap();
     let vera = vera.login("vera@example.com").await;
     let purchase = mary.buy(&[(cup, 1)]).await;

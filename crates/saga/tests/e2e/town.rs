@@ -1,7 +1,7 @@
 //! A whole shop, on ports of its own, and people who use it over HTTP.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -128,6 +128,19 @@ impl Town {
         });
         report.await
     }
+}
+
+/// The built-in saga with less patience: no answer within `timeout` counts as none, and after two attempts at a payment a
+/// human is told.
+pub fn impatient(folder: &Path, timeout: &str) -> PathBuf {
+    let yaml = include_str!("../../../../services/orchestrator/definitions/purchase.yaml");
+    let patient = "undo: rollback-payment # only while it is not known whether the charge went through";
+    assert!(yaml.contains(patient) && yaml.contains("timeout: 10s"));
+    let retry = format!("{patient}\n    retry: {{ initial: 20ms, max: 20ms, attempts: 2 }}");
+    let path = folder.join("impatient.yaml");
+    std::fs::write(&path, yaml.replace("timeout: 10s", &format!("timeout: {timeout}")).replace(patient, &retry))
+        .unwrap();
+    path
 }
 
 /// A product as JSON.

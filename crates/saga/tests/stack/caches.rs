@@ -9,6 +9,7 @@ use saga::up::roles::ServiceRole;
 use serde_json::{Value, json};
 
 use crate::city::City;
+use crate::scrapes::{Seen, scrape};
 use crate::servers::Servers;
 use crate::town::{BodyJson as _, Person, created, eventually, product};
 use crate::traffic::{Load, MIX, balanced, city_on};
@@ -72,7 +73,24 @@ async fn c01_c02_masters_die_and_hang_the_cluster_goes_and_comes_and_nobody_noti
         servers.stack(&["start", node]);
     }
     all_right(&admin, &products).await;
+    it_was_counted(&city).await;
     balanced(&city).await;
+}
+
+/// What became of Redis, as the product service's metrics tell it.
+async fn it_was_counted(city: &City) {
+    // Whoever reads is answered before the nodes are found again.
+    eventually("what became of Redis is counted", || async {
+        let mut seen = Seen::default();
+        for replica in 0..2 {
+            seen.add(&scrape(&city.admin("product", replica)).await);
+        }
+        let whole = ["saga_cache_server_failures_total", "saga_cache_server_reconnects_total", "saga_cache_server_up"];
+        // Read without the lock while nobody had it.
+        let locks = seen.has("saga_cache_locks_total", &["unavailable"]);
+        (locks && whole.iter().all(|name| seen.has(name, &[]))).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

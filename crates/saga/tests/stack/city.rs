@@ -39,6 +39,8 @@ pub struct City {
     servers: Servers,
     folder: TempDir,
     replicas: usize,
+    /// What else stands in the environment of every process.
+    environment: Vec<(&'static str, String)>,
     processes: BTreeMap<(ServiceRole, usize), Child>,
     proxy: Option<Child>,
 }
@@ -73,10 +75,21 @@ impl City {
 
     /// Starts so many processes of each service. When this answers, the edge reaches all of them.
     pub async fn open(servers: &Servers, config: &Config, replicas: usize) -> Self {
+        Self::open_in(servers, config, replicas, Vec::new()).await
+    }
+
+    /// The same with more in the environment of every process.
+    pub async fn open_in(
+        servers: &Servers,
+        config: &Config,
+        replicas: usize,
+        environment: Vec<(&'static str, String)>,
+    ) -> Self {
         assert!((1..=MOST).contains(&replicas));
         let folder = TempDir::new().unwrap();
         let (servers, processes) = (servers.clone(), BTreeMap::new());
-        let mut city = Self { config: config.clone(), servers, folder, replicas, processes, proxy: None };
+        let config = config.clone();
+        let mut city = Self { config, servers, folder, replicas, environment, processes, proxy: None };
         city.write_settings();
         let migrated = city.saga().arg("migrate").stdout(Stdio::null()).status().unwrap();
         assert!(migrated.success(), "saga migrate");
@@ -153,6 +166,8 @@ impl City {
             .env("SAGA_PEERS__PRODUCT", &internal)
             .env("SAGA_CONSOLE__SHOP_URL", &internal)
             .env("SAGA_CONSOLE__ADMIN_URL", self.admin("orchestrator", 0))
+            .env("SAGA_FAILURES__ELSEWHERE", self.participants())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())
             .stderr(log);
         command
@@ -311,6 +326,12 @@ impl City {
     /// A process's admin listener.
     pub fn admin(&self, role: &str, replica: usize) -> String {
         format!("http://127.0.0.1:{}", self.port(role_of(role), replica) + 2)
+    }
+
+    /// The admin listeners of all processes that run participants, as a setting.
+    fn participants(&self) -> String {
+        let of = |role| (0..self.replicas).map(move |replica| self.admin(role, replica));
+        format!("{:?}", ["product", "order", "payment"].into_iter().flat_map(of).collect::<Vec<_>>())
     }
 
     pub fn operators(&self) -> Admin {

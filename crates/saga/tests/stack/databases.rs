@@ -7,6 +7,7 @@ use saga::up::roles::ServiceRole;
 use serde_json::json;
 
 use crate::city::City;
+use crate::scrapes::scrape;
 use crate::town::{BodyJson as _, Person, cart, created, eventually, product};
 use crate::traffic::{Load, MIX, accepted, balanced, city};
 
@@ -30,7 +31,7 @@ const TABLES: [(&str, &str); 5] = [
     ("orchestrator", "history"),
 ];
 
-fn prepare(city: &City) {
+pub fn prepare(city: &City) {
     for (service, table) in TABLES {
         let trigger =
             format!("{TROUBLE} create trigger trouble after insert or update on {table} execute function trouble()");
@@ -101,6 +102,7 @@ async fn d12_a_saga_whose_rows_make_no_sense_is_left_alone_until_a_human_has_men
     assert_eq!(admin.ended(other).await["status"], "COMPLETED", "the others go on");
     let log = city.log(ServiceRole::Orchestrator, 0);
     assert!(log.contains("quarantined"), "{log}");
+    assert!(scrape(&city.admin("orchestrator", 0)).await.of("saga_quarantined_total") > 0.0);
     let check = city.saga().args(["check", "--json"]).output().unwrap();
     let said = String::from_utf8_lossy(&check.stdout).into_owned();
     assert!(!check.status.success() && said.contains(&broken.to_string()), "the checker names it: {said}");

@@ -96,6 +96,7 @@ async fn m07_poison_on_every_topic_is_a_dead_letter_and_blocks_nothing() {
         attempt: 1,
         outcome: saga_core::protocol::Outcome::done(),
         work: None,
+        repeated: false,
     };
     bus.publish(vec![saga_runtime::wire::reply_message(&"reply".into(), &reply)]).await.unwrap();
     eventually("it is a letter", || async {

@@ -15,6 +15,8 @@ mod caches;
 mod city;
 #[path = "../e2e/conformance.rs"]
 mod conformance;
+mod console;
+mod counted;
 mod crashes;
 mod databases;
 mod doctor;
@@ -40,8 +42,10 @@ mod schemathesis;
 #[path = "../e2e/metrics/page.rs"]
 mod scrapes;
 mod servers;
+mod steering;
 #[path = "../e2e/town.rs"]
 mod town;
+mod tracing;
 mod traffic;
 #[path = "../e2e/console/visitor.rs"]
 mod visitor;

@@ -11,7 +11,7 @@ use crate::traffic::{balanced, city};
 use crate::visitor::{Visitor, text};
 
 /// Two processes of the pages beside one of each service.
-async fn with_pages() -> City {
+pub async fn with_pages() -> City {
     let mut city = city(1, |_| {}).await;
     (0..PAGES).for_each(|replica| city.start(ServiceRole::Console, replica));
     city.ready().await;

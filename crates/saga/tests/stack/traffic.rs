@@ -23,6 +23,14 @@ pub async fn city(replicas: usize, change: impl FnOnce(&mut Config)) -> City {
     city_on(Servers::shared(), replicas, change).await
 }
 
+/// One process of each service, with more in their environment.
+pub async fn city_in(environment: Vec<(&'static str, String)>, change: impl FnOnce(&mut Config)) -> City {
+    let (servers, config) = (Servers::shared(), prepared(Servers::shared(), change));
+    let city = City::open_in(servers, &config, 1, environment).await;
+    Person::at(&city.public()).register("admin@example.com").await;
+    city
+}
+
 /// The same on servers that the test may stop.
 pub async fn city_on(servers: &Servers, replicas: usize, change: impl FnOnce(&mut Config)) -> City {
     let config = prepared(servers, change);

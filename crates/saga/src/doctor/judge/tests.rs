@@ -37,6 +37,7 @@ fn healthy() -> Facts {
         brokers: None,
         nodes: vec![],
         peers: vec![],
+        traces: Traces::Off,
     }
 }
 
@@ -185,4 +186,13 @@ fn what_is_wrong_with_brokers_caches_and_peers_is_found() {
     let half = Cluster { is_ok: false, slots_ok: 8_192, nodes: 6, latency_ms: 0.1 };
     is_found(served(), |f| node(f, Ok(half)), Level::Warning, "8192 of 16384");
     is_found(served(), |f| f.peers[0].state = Err("refused".into()), Level::Problem, "refused");
+    let pages =
+        |f: &mut Facts| f.peers[0] = Peer { key: "console.shop_url", state: Err("gone".into()), ..f.peers[0].clone() };
+    is_found(served(), pages, Level::Warning, "gone");
+    let collector = |state| Traces::To("http://c:4318/v1/traces".into(), state);
+    is_found(served(), |f| f.traces = collector(Err("no route".into())), Level::Warning, "no route");
+    is_found(served(), |f| f.traces = Traces::Wrong("OTEL_X".into()), Level::Problem, "OTEL_X");
+    let mut traced = served();
+    traced.traces = collector(Ok(1.0));
+    assert!(judge(&traced).iter().any(|finding| finding.subject == "traces" && finding.level == Level::Ok));
 }

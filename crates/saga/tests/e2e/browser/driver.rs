@@ -31,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 
 pub const TAB: &str = "\u{e004}";
 pub const ENTER: &str = "\u{e007}";
+pub const ESCAPE: &str = "\u{e00c}";
 
 /// Starts the driver in a group of processes of its own, and ends the whole group as soon as nobody holds the other end of
 /// the input: chromedriver leaves its Chromium behind, and a test that is killed has no last word.

@@ -13,23 +13,28 @@ use super::{content, log_in};
 use crate::binary::Process;
 use crate::town::eventually;
 
-/// A shop with two letters that no version of it can read, an operator and a viewer.
-async fn with_letters(data: &Path) -> (Process, Admin) {
+/// Dead letters that no version of a shop can read, put where its next start finds them: `(reason, headers as JSON)`.
+pub async fn prepared(data: &Path, letters: &[(&str, &str)]) {
     let mut process = Process::start(data).await;
     process.signal("TERM");
     assert_eq!(process.end().0, Some(0));
     let file = Connection::open(data.join(format!("{}.db", dead_letters::SCHEMA.name))).unwrap();
-    for (position, reason) in [(1, "the first is odd"), (2, "the second is odd")] {
+    for (position, (reason, headers)) in (1..).zip(letters) {
         let letter = "insert into dead_letter (topic, partition, position, at, attempts, reason, key, headers, payload)
-            values ('reply', 0, ?1, 1790000000000, 5, ?2, x'37', '[]', cast('no reply <b>at all</b>' as blob))";
-        file.execute(letter, (position, reason)).unwrap();
+            values ('reply', 0, ?1, 1790000000000, 5, ?2, x'37', ?3, cast('no reply <b>at all</b>' as blob))";
+        let position: i64 = position;
+        file.execute(letter, (position, *reason, *headers)).unwrap();
     }
-    drop(file);
+}
+
+/// A shop with two letters that no version of it can read, an operator and a viewer.
+async fn with_letters(data: &Path) -> (Process, Admin) {
+    prepared(data, &[("the first is odd", "[]"), ("the second is odd", "[]")]).await;
     let process = Process::start(data).await;
     process.nobody().register("admin@example.com").await;
     let admin = Admin::new(&process.run.admin, &process.run.token).unwrap();
     for (name, role) in [("oscar", "OPERATOR"), ("vera", "VIEWER")] {
-        let made = json!({ "email": format!("{name}@example.com"), "password": super::PASSWORD, "role": role });
+        let made = json!({ "email": format!("{name}@example.com"), "password": super::PASSWORD, "role": role, "reason": "they help" });
         admin.post("/admin/accounts", &made).await.unwrap();
     }
     (process, admin)

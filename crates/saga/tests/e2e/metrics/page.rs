@@ -93,6 +93,34 @@ fn documented() -> BTreeMap<String, (String, BTreeSet<String>, String)> {
     rows
 }
 
+/// The documented names that can stand on the pages of a shop, but for what stands under `elsewhere`.
+pub fn names(elsewhere: &str) -> BTreeSet<String> {
+    let all = documented().into_iter().filter(|(_, (.., heading))| heading != elsewhere);
+    all.map(|(name, _)| name).collect()
+}
+
+/// The largest values that series have had so far: counters that began again and gauges that have fallen included.
+#[derive(Default)]
+pub struct Seen(BTreeMap<String, f64>);
+
+impl Seen {
+    pub fn add(&mut self, scrape: &Scrape) {
+        for (series, value) in &scrape.samples {
+            let most = self.0.entry(series.clone()).or_insert(*value);
+            *most = most.max(*value);
+        }
+    }
+
+    /// Whether a series that begins like this, with all of these labels, has been more than nothing.
+    pub fn has(&self, name: &str, labels: &[&str]) -> bool {
+        self.0.iter().any(|(series, value)| {
+            let (sample, rest) = series.split_once('{').unwrap_or((series, ""));
+            let is_it = sample == name || sample.strip_suffix("_count") == Some(name);
+            is_it && *value > 0.0 && labels.iter().all(|label| rest.contains(label))
+        })
+    }
+}
+
 /// Whatever is on a page is documented as it is; whatever is documented is on it, but for what stands under `elsewhere`.
 pub fn is_as_documented(scrape: &Scrape, elsewhere: &str) {
     let (documented, shown) = (documented(), scrape.described());

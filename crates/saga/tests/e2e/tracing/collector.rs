@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use axum::serve::Listener;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
@@ -22,6 +23,8 @@ use crate::town::PATIENCE;
 /// A span, as far as tests look at it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Told {
+    /// What the process that told it calls itself.
+    pub service: String,
     pub trace: Vec<u8>,
     pub id: Vec<u8>,
     pub parent: Vec<u8>,
@@ -52,6 +55,11 @@ impl Collector {
     pub async fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
+        Self::listen(listener, url)
+    }
+
+    /// Takes requests from whoever comes to this listener.
+    pub fn listen<L: Listener<Addr: std::fmt::Debug>>(listener: L, url: String) -> Self {
         let collector = Self { heard: watch::Sender::new(Heard::default()), url };
         let http = Router::new().route("/v1/traces", post(by_http)).layer(DefaultBodyLimit::disable());
         let grpc = tonic::service::Routes::new(TraceServiceServer::new(collector.clone())).into_axum_router();
@@ -64,8 +72,10 @@ impl Collector {
         self.heard.send_modify(|heard| {
             heard.tenants.push(tenant);
             for all in request.resource_spans {
-                heard.resources.push(texts(&all.resource.unwrap().attributes));
-                heard.spans.extend(all.scope_spans.into_iter().flat_map(|scope| scope.spans).map(told));
+                let resource = texts(&all.resource.unwrap().attributes);
+                let spans = all.scope_spans.into_iter().flat_map(|scope| scope.spans);
+                heard.spans.extend(spans.map(|span| told(span, &resource["service.name"])));
+                heard.resources.push(resource);
             }
         });
     }
@@ -107,8 +117,9 @@ async fn by_http(State(collector): State<Collector>, headers: HeaderMap, body: B
     StatusCode::OK
 }
 
-fn told(span: Span) -> Told {
+fn told(span: Span, service: &str) -> Told {
     Told {
+        service: service.to_owned(),
         attributes: texts(&span.attributes),
         failed: span.status.is_some_and(|status| status.code == 2),
         trace: span.trace_id,
