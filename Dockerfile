@@ -17,6 +17,8 @@ FROM debian:12.12-slim
 RUN groupadd --system --gid 10001 saga && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /data saga \
     && install -d -o 10001 -g 10001 /data
 COPY --from=build /usr/local/bin/saga /usr/local/bin/saga
+# Whom the image trusts: for a collector of traces that is reached over TLS.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 USER 10001:10001
 WORKDIR /data
 ENV SAGA_DATA=/data \
