@@ -32,7 +32,8 @@ use crate::sweeper::Asks;
 
 /// The consumer group of a shop with one purchase service.
 const GROUP: &str = "purchase";
-/// Events in one transaction: bounds how long a POST waits for the writer. An event costs some ten microseconds.
+/// Events taken in at once; with those that were held, a transaction has some thousands of them at most. An event costs
+/// some ten microseconds, and as long a POST waits for the writer.
 const BATCH: usize = 512;
 /// How often one purchase's events may fail before they become dead letters.
 const POISON_AFTER: u32 = 5;
@@ -52,7 +53,7 @@ pub(crate) struct Consumer {
     pub(crate) stats: Arc<Stats>,
     pub(crate) stop: CancellationToken,
     pub(crate) replica: Option<Replica>,
-    /// How long at most the next batch may fill.
+    /// How long the next batch may fill; see `saga_runtime::pace`.
     pub(crate) pace: Duration,
     /// How long at most the results of a purchase that nobody watches may wait for its end.
     pub(crate) patience: Duration,
@@ -122,27 +123,44 @@ impl Consumer {
 
     /// One batch, and what was held until now. `false`: stopped before it was dealt with.
     async fn unit(&self, deliveries: Vec<Delivery>, held: &mut Held) -> bool {
-        let mut dead = Vec::new();
+        let (mut heard, mut poisoned, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         let arrived = self.clock.nanos();
         for delivery in deliveries {
+            let handled = Handled::of(&self.tracer, &delivery);
             match self.read(&delivery.message) {
                 Ok(event) => {
-                    let handled = Handled::of(&self.tracer, &delivery);
-                    held.hear(Heard { delivery, event, handled }, arrived);
+                    heard.push(event.saga_id);
+                    held.hear(Heard { delivery, event, arrived, handled });
                 }
-                Err(poison) => dead.push(self.bury(&delivery, &poison)),
+                Err(poison) => {
+                    dead.push(self.bury(&delivery, &poison));
+                    poisoned.extend(handled);
+                }
             }
         }
+        // However long it is held, nobody has to ask for it once more.
+        self.asks.heard(heard.into_iter(), &[]);
         let due = held.due(arrived, |id| self.live.is_watched(id));
-        self.write_down(due, &mut dead).await && self.publish(dead).await
+        let Some(transaction) = self.write_down(&due, &mut dead).await else { return false };
+        if !self.publish(dead).await {
+            return false;
+        }
+        let (until, count) = (self.clock.nanos(), due.len() + poisoned.len());
+        let record = |handled: &Handled, from, transaction| {
+            handled.record(&self.tracer, GROUP, count, Took { from, until, transaction }, None);
+        };
+        poisoned.iter().for_each(|handled| record(handled, arrived, None));
+        for Heard { arrived, handled, .. } in &due {
+            handled.iter().for_each(|handled| record(handled, *arrived, Some(transaction)));
+        }
+        true
     }
 
-    /// One transaction, and what follows from it. `false`: stopped before that.
-    async fn write_down(&self, due: Vec<Heard>, dead: &mut Vec<Message>) -> bool {
-        let from = self.clock.nanos();
+    /// One transaction, and what follows from it. When it was, in ns since the epoch; `None`: stopped before that.
+    async fn write_down(&self, due: &[Heard], dead: &mut Vec<Message>) -> Option<(u64, u64)> {
         let groups: Arc<[Group]> = grouped(due.iter().map(|heard| heard.event.clone())).into();
         let begun = self.clock.nanos();
-        let Some(applied) = self.apply(&groups).await else { return false };
+        let applied = self.apply(&groups).await?;
         let committed = self.clock.nanos();
         for (group, applied) in groups.iter().zip(&applied) {
             let detail = match applied {
@@ -162,10 +180,7 @@ impl Consumer {
             dead.extend(of_group.map(|heard| self.bury(&heard.delivery, &poison)));
         }
         self.settle(&groups, &applied, self.clock.now());
-        let took = Took { from, until: self.clock.nanos(), transaction: Some((begun, committed)) };
-        let handled = due.iter().filter_map(|heard| heard.handled.as_ref());
-        handled.for_each(|one| one.record(&self.tracer, GROUP, due.len(), took, None));
-        true
+        Some((begun, committed))
     }
 
     fn read(&self, message: &Message) -> Result<ResultEvent, Poison> {

@@ -25,6 +25,8 @@ pub(crate) struct Heard {
     /// Kept only as long as it may have to be buried.
     pub(crate) delivery: Delivery,
     pub(crate) event: ResultEvent,
+    /// In ns since the epoch.
+    pub(crate) arrived: u64,
     /// Its span, if its trace is kept.
     pub(crate) handled: Option<Handled>,
 }
@@ -49,19 +51,20 @@ impl Held {
         self.count == 0
     }
 
-    /// A result came at `now`, in ns since the epoch.
-    pub(crate) fn hear(&mut self, heard: Heard, now: u64) {
+    /// A result came.
+    pub(crate) fn hear(&mut self, heard: Heard) {
         if self.is_empty() {
-            self.since = now;
+            self.since = heard.arrived;
         }
         self.count += 1;
         self.purchases.entry(heard.event.saga_id).or_default().push(heard);
     }
 
     /// How long until everything is due; `None`: nothing waits.
-    pub(crate) fn left(&self, now: u64) -> Option<Duration> {
-        let waited = Duration::from_nanos(now.saturating_sub(self.since));
+    pub(crate) fn left(&mut self, now: u64) -> Option<Duration> {
         // A clock that was set back makes them wait once more, and no longer than usual.
+        self.since = self.since.min(now);
+        let waited = Duration::from_nanos(now - self.since);
         (!self.is_empty()).then(|| self.patience.saturating_sub(waited))
     }
 
@@ -87,7 +90,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_nanos(100);
 
-    fn heard(id: u64, seq: u32, terminal: bool) -> Heard {
+    fn heard(id: u64, seq: u32, terminal: bool, arrived: u64) -> Heard {
         let status = ResultStatus::Success;
         let event = ResultEvent { saga_id: id, seq, step: "a-step".into(), status, terminal, reason: None, at: 1 };
         let message = Message {
@@ -97,7 +100,7 @@ mod tests {
             payload: "".into(),
         };
         let position = Position { topic: "purchase-result".into(), partition: 0, offset: u64::from(seq) };
-        Heard { delivery: Delivery { message, position }, event, handled: None }
+        Heard { delivery: Delivery { message, position }, event, arrived, handled: None }
     }
 
     fn due(held: &mut Held, now: u64, watched: u64) -> Vec<(u64, u32)> {
@@ -110,10 +113,10 @@ mod tests {
     #[test]
     fn a_purchase_waits_until_it_has_ended_and_then_goes_as_a_whole() {
         let mut held = Held::new(LONG);
-        held.hear(heard(1, 1, false), 10);
-        held.hear(heard(2, 1, false), 10);
+        held.hear(heard(1, 1, false, 10));
+        held.hear(heard(2, 1, false, 10));
         assert_eq!(due(&mut held, 20, 0), []);
-        held.hear(heard(1, 2, true), 30);
+        held.hear(heard(1, 2, true, 30));
         assert_eq!(due(&mut held, 30, 0), [(1, 1), (1, 2)]);
         assert!(!held.is_empty());
     }
@@ -121,8 +124,8 @@ mod tests {
     #[test]
     fn who_is_watched_does_not_wait() {
         let mut held = Held::new(LONG);
-        held.hear(heard(1, 1, false), 10);
-        held.hear(heard(2, 1, false), 10);
+        held.hear(heard(1, 1, false, 10));
+        held.hear(heard(2, 1, false, 10));
         assert_eq!(due(&mut held, 10, 2), [(2, 1)]);
     }
 
@@ -130,27 +133,29 @@ mod tests {
     fn nothing_waits_longer_than_it_may_and_the_wait_begins_anew_after_that() {
         let mut held = Held::new(LONG);
         assert_eq!(held.left(5), None);
-        held.hear(heard(1, 1, false), 10);
-        held.hear(heard(2, 1, false), 90);
+        held.hear(heard(1, 1, false, 10));
+        held.hear(heard(2, 1, false, 90));
         assert_eq!(held.left(60), Some(Duration::from_nanos(50)));
         assert_eq!(due(&mut held, 110, 0), [(1, 1), (2, 1)]);
         assert!(held.is_empty());
-        held.hear(heard(3, 1, false), 200);
+        held.hear(heard(3, 1, false, 200));
         assert_eq!(held.left(200), Some(LONG));
         assert_eq!(held.left(150), Some(LONG), "the clock was set back");
+        assert_eq!(due(&mut held, 249, 0), []);
+        assert_eq!(due(&mut held, 250, 0), [(3, 1)], "and goes on from there");
     }
 
     #[test]
     fn with_no_patience_everything_is_due_at_once() {
         let mut held = Held::new(Duration::ZERO);
-        held.hear(heard(1, 1, false), 10);
+        held.hear(heard(1, 1, false, 10));
         assert_eq!(due(&mut held, 10, 0), [(1, 1)]);
     }
 
     #[test]
     fn no_more_wait_than_there_is_room_for() {
         let mut held = Held::new(LONG);
-        (0..4_096).for_each(|id| held.hear(heard(id, 1, false), 10));
+        (0..4_096).for_each(|id| held.hear(heard(id, 1, false, 10)));
         assert_eq!(due(&mut held, 10, 0).len(), MOST);
     }
 }

@@ -148,7 +148,7 @@ pub struct Deps {
     pub tasks: TaskTracker,
     /// Ends loops, streams and long polls.
     pub stop: CancellationToken,
-    /// How long at most the next batch of results, and question to the catalogue, may fill; see `saga_runtime::pace`.
+    /// How long the next batch of results, and question to the catalogue, may fill; see `saga_runtime::pace`.
     pub pace: Duration,
     /// Whether results of purchases that nobody watches are held ([`Config::hold_ms`]).
     pub hold: bool,

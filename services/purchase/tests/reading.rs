@@ -107,6 +107,19 @@ async fn a_long_poll_with_a_version_answers_with_the_next_one() {
 }
 
 #[tokio::test]
+async fn whoever_polls_with_a_version_is_told_what_was_held() {
+    let shop = Arc::new(Shop::held().await);
+    let (id, other) = (shop.buy(ALICE).await, shop.buy(BOB).await);
+    let path = format!("/purchases/{id}?wait=30s");
+    let etag = shop.get(ALICE, &format!("/purchases/{id}")).await.header("etag").unwrap().to_owned();
+    shop.orchestrator.emit(id, &completed(id)[..1]).await;
+    shop.orchestrator.emit(other, &completed(other)).await;
+    until("the results have been heard", || shop.stat("completed") == 1).await;
+    let answer = within("the answer", if_none_match(&shop, &path, &etag)).await;
+    assert_eq!((answer.status, &answer.body["status"]), (StatusCode::OK, &Value::from("RUNNING")));
+}
+
+#[tokio::test]
 async fn a_long_poll_has_an_end_of_its_own() {
     let clock = shop::HandClock::at(1_795_435_200_000);
     let shop = Arc::new(Shop::with(quick(), Arc::clone(&clock) as _, Script::Hold).await);

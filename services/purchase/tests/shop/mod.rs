@@ -158,6 +158,12 @@ impl Shop {
         Self::with(quick(), Arc::new(saga_runtime::SystemClock), Script::Complete).await
     }
 
+    /// Results wait very long for the end of their purchase; more than a test takes.
+    pub async fn held() -> Self {
+        let config = Config { hold_ms: 60_000, stale_after_ms: 3_600_000, ..quick() };
+        Self::with(config, Arc::new(saga_runtime::SystemClock), Script::Hold).await
+    }
+
     pub async fn with(config: Config, clock: Arc<dyn Clock>, script: Script) -> Self {
         let mut shop = Self::closed(config, clock, script).await;
         shop.start().await;
