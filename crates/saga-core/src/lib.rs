@@ -11,14 +11,16 @@ pub mod json;
 pub mod key;
 pub mod progress;
 pub mod protocol;
+pub mod rejection;
 pub mod render;
 pub mod retry;
 pub mod state;
 pub mod told;
 
-pub use decide::{Decision, Effect, Input, Rejection, Verb, decide, outstanding};
+pub use decide::{Decision, Effect, Input, Verb, decide, outstanding};
 pub use definition::{Definition, DefinitionError};
 pub use event::Event;
 pub use json::Json;
 pub use key::{Millis, Name, Op, SagaKey};
+pub use rejection::Rejection;
 pub use state::{ReplayError, Saga, Status, replay, results};

@@ -19,7 +19,7 @@ pub struct LoopOptions {
     pub batch: usize,
     /// How often a record may make its handler fail before it becomes a dead letter.
     pub poison_after: u32,
-    /// How long at most the next unit may fill; see [`crate::pace`].
+    /// How long the next unit may fill; see [`crate::pace`].
     pub pace: Duration,
     /// The first wait after a failure that time can heal; doubles up to a hundred times this.
     pub backoff: Duration,

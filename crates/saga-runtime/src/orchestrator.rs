@@ -12,6 +12,7 @@
 mod counted;
 mod forget;
 mod group;
+mod overdue;
 mod recovery;
 mod timers;
 mod told;
@@ -32,6 +33,7 @@ use crate::delivery::{pause, subscribe};
 use crate::pace::Pace;
 use crate::participant::LoopContext;
 use crate::store::{Owner, SagaRow, SagaStore, StoreError};
+use overdue::Patrol;
 use timers::Timers;
 
 pub use group::{GroupHandle, OrchestratorGroup};
@@ -193,6 +195,9 @@ pub struct Orchestrator {
     timers: Timers,
     /// Taken over and not yet sent again.
     recovering: HashSet<SagaKey>,
+    /// Said once that its history does not replay.
+    quarantined: HashSet<SagaKey>,
+    patrol: Patrol,
 }
 
 impl Orchestrator {
@@ -215,6 +220,8 @@ impl Orchestrator {
             cache: Cache::new(options.cached),
             timers: Timers::default(),
             recovering: HashSet::new(),
+            quarantined: HashSet::new(),
+            patrol: Patrol::default(),
         };
         (orchestrator, OrchestratorHandle(sender))
     }
@@ -247,7 +254,9 @@ impl Orchestrator {
             if !pace.turn(&*clock, &stop).await {
                 return Ok(());
             }
+            self.look_for_overdue().await?;
             let wake = self.timers.next();
+            let until = wake.map_or(self.patrol.next(), |wake| wake.min(self.patrol.next()));
             let (mut deliveries, mut requests) = (Vec::new(), Vec::new());
             tokio::select! {
                 biased;
@@ -273,7 +282,7 @@ impl Orchestrator {
                         continue;
                     }
                 },
-                () = sleep_until(&*clock, wake) => {}
+                () = clock.sleep_until(until) => {}
             }
             failures = 0;
             let now = clock.now();
@@ -298,13 +307,6 @@ impl Orchestrator {
                 tracing::warn!(%error, "committing the offsets failed; the batch will be delivered again");
             }
         }
-    }
-}
-
-async fn sleep_until(clock: &dyn crate::Clock, at: Option<Millis>) {
-    match at {
-        Some(at) => clock.sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -5,7 +5,7 @@ use crate::delivery::pause;
 use crate::store::{Owner, SagaRow, StoreError};
 
 /// Rows read at a time: a few hundred kilobytes.
-const PAGE: u32 = 2_000;
+pub(super) const PAGE: u32 = 2_000;
 
 impl Orchestrator {
     /// Claims the partition and lays out timers for everything in flight. `false`: stopped before it was done.

@@ -29,6 +29,11 @@ impl Timers {
         }
     }
 
+    /// A saga's moment.
+    pub(super) fn of(&self, key: &SagaKey) -> Option<Millis> {
+        self.at.get(key).copied()
+    }
+
     /// The earliest moment.
     pub(super) fn next(&self) -> Option<Millis> {
         self.queue.first().map(|(at, _)| *at)

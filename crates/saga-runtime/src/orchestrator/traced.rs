@@ -21,13 +21,14 @@ pub(super) struct Traced {
 }
 
 impl Traced {
-    /// Notes when a commit happened, if somebody wants to know.
+    /// Notes when a commit happened, if somebody wants to know: from the beginning of a unit's first to the end of its last.
     pub(super) async fn timed<T>(&mut self, context: &LoopContext, commit: impl Future<Output = T>) -> T {
         if self.handled.is_empty() {
             return commit.await;
         }
         let begun = context.clock.nanos();
         let committed = commit.await;
+        let begun = self.took.transaction.map_or(begun, |(first, _)| first);
         self.took.transaction = Some((begun, context.clock.nanos()));
         committed
     }

@@ -214,10 +214,11 @@ impl Orchestrator {
             }
             match replay(key, history.iter().map(Vec::as_slice)) {
                 Ok(saga) => self.cache.put(saga),
-                Err(error) => {
+                Err(error) if self.quarantined.insert(key.clone()) => {
                     tracing::error!(%key, saga_id = key.id, %error, "saga quarantined: its history does not replay; see `saga sagas show`");
                     self.context.stats.quarantined.inc();
                 }
+                Err(_) => {}
             }
         }
         Ok(true)
@@ -264,7 +265,7 @@ impl Orchestrator {
     }
 
     /// What we know of a saga may be wrong, or may not have been acted on: read it again and send what is outstanding.
-    fn doubt(&mut self, key: &SagaKey) {
+    pub(super) fn doubt(&mut self, key: &SagaKey) {
         self.cache.remove(key);
         self.recovering.insert(key.clone());
         self.timers.set(key, Some(self.context.clock.now()));
@@ -310,7 +311,7 @@ impl Orchestrator {
                 }
                 // An operator's verb may have been carried out by another loop, which has told this one nothing: what
                 // follows from it is no more to be refused than what came before it.
-                Err(rejection) if !item.fresh && depends_on_where_it_stands(&rejection) => {
+                Err(rejection) if !item.fresh && rejection.depends_on_where_it_stands() => {
                     round.stale.insert(at);
                 }
                 Err(rejection) => {
@@ -458,24 +459,6 @@ impl Orchestrator {
             out.add(definition, self.trace_of(&saga), events.into_iter().map(Effect::PublishResult));
             self.repeat_if_old(&saga, out);
         }
-    }
-}
-
-/// Whether the same input can be lawful for the same saga at another time.
-fn depends_on_where_it_stands(rejection: &Rejection) -> bool {
-    match rejection {
-        Rejection::NotAwaited { .. }
-        | Rejection::StaleVersion { .. }
-        | Rejection::TooLate { .. }
-        | Rejection::NotStuck { .. }
-        | Rejection::UnderWay { .. } => true,
-        // A start has no other time, and a timer is only asked for again.
-        Rejection::Exists(_)
-        | Rejection::NothingDue
-        | Rejection::UnknownSaga(_)
-        | Rejection::UnknownStep { .. }
-        | Rejection::NotTerminal { .. }
-        | Rejection::Corrupt(_) => false,
     }
 }
 

@@ -10,7 +10,7 @@ impl World {
     /// One disaster, and what people do about it.
     pub(super) async fn disaster(&mut self) {
         self.reap().await;
-        match self.sim.below(if self.embedded { 8 } else { 13 }) {
+        match self.sim.below(if self.embedded { 9 } else { 14 }) {
             0 => self.change_weather(),
             1 => self.fill_the_disk().await,
             2 => self.jump(),
@@ -19,9 +19,10 @@ impl World {
             5 => self.calm_down(),
             6 => self.crash().await,
             7 => self.power_loss().await,
-            8 | 9 => self.replace_owner(),
-            10 => self.wake_all(),
-            11 => self.crash_participant().await,
+            8 => self.replace_neighbour().await,
+            9 | 10 => self.replace_owner(),
+            11 => self.wake_all(),
+            12 => self.crash_participant().await,
             _ => self.replace_participant(),
         }
         self.start_all().await;
@@ -123,6 +124,18 @@ impl World {
             }
         }
         self.bus.wipe();
+    }
+
+    /// `SIGKILL` of whoever drives the other partition; or somebody begins to.
+    pub async fn replace_neighbour(&mut self) {
+        match self.neighbour.take() {
+            Some(neighbour) => {
+                self.sim.count("neighbours killed");
+                self.sim.note(|| "the neighbour is killed".to_owned());
+                self.kill(neighbour).await;
+            }
+            None => self.start_neighbour(),
+        }
     }
 
     /// `SIGSTOP` of the owner; another takes over. It will not know when it goes on.

@@ -84,7 +84,7 @@ pub struct World {
     /// Orchestrators that may run or sleep; the last was started last.
     pub(super) orchestrators: Vec<Instance>,
     /// Drives a partition without records, and takes operators' verbs.
-    neighbour: Option<Instance>,
+    pub(super) neighbour: Option<Instance>,
     /// One per participant.
     pub(super) workers: Vec<Option<Process<()>>>,
     /// Replaced, and not knowing it.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use saga_core::{Json, SagaKey, Status, Verb};
+use saga_core::retry::RetryPolicy;
+use saga_core::{Definition, Json, SagaKey, Status, Verb};
 use saga_runtime::Message;
 use saga_runtime::wire;
 use testkit::sim::bus::Fate;
@@ -12,11 +13,15 @@ use tokio::sync::Notify;
 
 /// A world with one purchase, wanted from the beginning.
 fn purchase(cancel: Option<u64>) -> (World, SagaKey) {
+    asked_for(definitions::purchase(), 60_000, cancel)
+}
+
+/// The same of any definition, asked for so often (in ms).
+fn asked_for(definition: Definition, every: u64, cancel: Option<u64>) -> (World, SagaKey) {
     let sim = Arc::new(Sim::new(7, true));
-    let definition = definitions::purchase();
     let key = SagaKey::new(definition.name.clone(), 1);
     let (topic, input) = (definition.start_topic.clone(), Json::of(&2).unwrap());
-    let wish = Wish { key: key.clone(), topic, input, at: 0, every: 60_000, cancel };
+    let wish = Wish { key: key.clone(), topic, input, at: 0, every, cancel };
     (World::new(sim, vec![definition], vec![wish], 10), key)
 }
 
@@ -164,6 +169,29 @@ fn what_another_loop_has_decided_is_gone_on_with_at_once() {
         until(&world, &key, Status::Compensated).await;
         // Well before the first command is sent again, and the answer to that shows what has happened.
         assert!(world.sim.elapsed() < 5_000, "{} ms", world.sim.elapsed());
+        world.end().await
+    });
+    lawful(&report);
+}
+
+/// Nobody asks again for this saga, and whoever has its timer is gone.
+#[test]
+fn what_a_loop_has_decided_that_is_gone_is_gone_on_with() {
+    let report = sim::within(async {
+        let once = RetryPolicy { attempts: 1, ..RetryPolicy::DO };
+        let builder = Definition::builder("short", 1).topics("short", "reply", "short-result").retry(once, once);
+        let definition = builder.retriable("only", "product.only").build().unwrap();
+        let (mut world, key) = asked_for(definition, u64::from(u32::MAX), None);
+        world.bus.tap(|m| if is(m, wire::COMMAND) { Fate::Lost } else { Fate::Weather });
+        open(&mut world).await;
+        world.start_neighbour();
+        until(&world, &key, Status::Stuck).await;
+        let (held, _release) = hold_first_command(&world);
+        world.operate_elsewhere(key.clone(), Verb::Retry);
+        held.notified().await;
+        assert_eq!(world.laws.status(&key), Some(Status::Running), "committed");
+        world.replace_neighbour().await;
+        until(&world, &key, Status::Completed).await;
         world.end().await
     });
     lawful(&report);

@@ -26,6 +26,7 @@ const MUST_HAPPEN: &[&str] = &[
     "hanging charges given back",
     "late_replies",
     "lost",
+    "neighbours killed",
     "operator's verbs",
     "operators who were not sure, and it was done",
     "participant faults",
