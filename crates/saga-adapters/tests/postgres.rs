@@ -394,6 +394,21 @@ mod groups {
         });
     }
 
+    #[test]
+    fn what_a_full_batch_left_behind_does_not_wait() {
+        testkit::sim::within(async {
+            let sim = testkit::sim::Sim::new(1, false);
+            let groups = Groups::new(3, Duration::from_millis(5), |items: Vec<u8>| async move { Ok(items) });
+            let mut requests = tokio::task::JoinSet::new();
+            for item in 0..5 {
+                let groups = groups.clone();
+                requests.spawn(async move { groups.put(item).await });
+            }
+            requests.join_all().await;
+            assert_eq!(sim.elapsed(), 0);
+        });
+    }
+
     #[tokio::test]
     async fn what_time_can_heal_is_told_to_all() {
         let groups: Groups<u8, u8> =

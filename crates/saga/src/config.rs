@@ -159,7 +159,7 @@ pub struct Stores {
     pub connections: usize,
     /// A statement that takes longer is ended, in ms.
     pub statement_timeout_ms: u64,
-    /// On PostgreSQL: how long at most the next commit of new purchases may fill, in ms; as the bus's.
+    /// On PostgreSQL: how long the next commit of new purchases may fill, in ms; as the bus's.
     pub pace_ms: u64,
     /// How long a start waits for a server that is not there yet, in seconds.
     pub connect_for_s: u64,
@@ -179,7 +179,7 @@ pub struct Bus {
     pub prefix: String,
     /// How long records wait for company on their way to a broker, in ms: fewer packets, and that much later at each hop.
     pub linger_ms: u64,
-    /// On Kafka: how long at most a loop lets the next batch fill, in ms; one ms for each message of the last.
+    /// On Kafka: how long a loop lets the next batch fill, in ms: see [`saga_runtime::pace`].
     pub pace_ms: u64,
     /// Partitions of the topics that `saga migrate` makes: the most replicas that share the work.
     pub partitions: u32,

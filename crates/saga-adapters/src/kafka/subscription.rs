@@ -1,7 +1,7 @@
 //! Records in, as a member of a group whose partitions come and go.
 //!
-//! The client is only asked between two units of work: partitions are given back when nothing of them is in hand, so
-//! an orderly change of members delivers nothing twice.
+//! The client is only asked between two units of work: partitions are given back when no unit has anything of them in
+//! hand, so an orderly change of members delivers twice only what a reader held back uncommitted.
 
 use std::collections::HashMap;
 
