@@ -130,6 +130,18 @@ impl Asks {
         self.any.store(true, Ordering::Release);
     }
 
+    /// What the bus did not take was no question: its purchases do not wait longer for the next one.
+    fn take_back(&self, rows: &[Outstanding]) {
+        let mut state = self.state.lock();
+        for row in rows {
+            if let Some(ask) = state.asked.get_mut(&row.id) {
+                ask.times = ask.times.saturating_sub(1);
+                let closed = std::mem::take(&mut ask.open);
+                state.open -= usize::from(closed);
+            }
+        }
+    }
+
     /// Questions without an answer for so long were lost: they no longer hold a place in the window.
     fn expire(&self, before: Millis) {
         let mut state = self.state.lock();
@@ -251,6 +263,7 @@ impl Sweeper {
             self.asks.note(chunk, self.clock.now());
             if let Err(error) = self.bus.publish(messages).await {
                 tracing::warn!(%error, "asking for outstanding purchases failed; they are asked for again later");
+                self.asks.take_back(chunk);
                 return false;
             }
             self.stats.asked.add(chunk.len() as u64);

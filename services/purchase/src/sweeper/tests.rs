@@ -27,6 +27,17 @@ fn the_waits_between_questions_grow_until_something_moves() {
 }
 
 #[test]
+fn m16_what_the_bus_does_not_take_makes_nobody_wait_longer() {
+    let asks = Asks::default();
+    for times in 0..9 {
+        asks.note(&[row(1, 0)], 100_000 + 1_000 * times);
+        asks.take_back(&[row(1, 0)]);
+        assert_eq!(asks.open(), 0);
+        assert_eq!(asks.due(vec![row(1, 0)], 101_000 + 1_000 * times, 1_000).len(), 1, "{times}");
+    }
+}
+
+#[test]
 fn an_answer_frees_its_place_once_and_a_lost_question_in_time() {
     let asks = Asks::default();
     asks.heard([1].into_iter(), &[]);
