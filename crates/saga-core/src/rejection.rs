@@ -80,13 +80,13 @@ impl Rejection {
     pub fn depends_on_where_it_stands(&self) -> bool {
         match self {
             Self::NotAwaited { .. }
-            | Self::NothingDue
             | Self::StaleVersion { .. }
             | Self::TooLate { .. }
             | Self::NotStuck { .. }
             | Self::UnderWay { .. } => true,
-            // A start has no other time.
+            // A start has no other time, and a timer is set again.
             Self::Exists(_)
+            | Self::NothingDue
             | Self::UnknownSaga(_)
             | Self::UnknownStep { .. }
             | Self::NotTerminal { .. }

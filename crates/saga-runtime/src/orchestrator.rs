@@ -254,7 +254,7 @@ impl Orchestrator {
             if !pace.turn(&*clock, &stop).await {
                 return Ok(());
             }
-            self.look_for_overdue().await?;
+            self.look_for_overdue().await;
             let wake = self.timers.next();
             let until = wake.map_or(self.patrol.next(), |wake| wake.min(self.patrol.next()));
             let (mut deliveries, mut requests) = (Vec::new(), Vec::new());

@@ -138,22 +138,21 @@ impl Consumer {
                 }
             }
         }
-        // However long it is held, nobody has to ask for it once more.
+        // However long it is held, its question is answered and holds no place any more.
         self.asks.heard(heard.into_iter(), &[]);
         let due = held.due(arrived, |id| self.live.is_watched(id));
         let Some(transaction) = self.write_down(&due, &mut dead).await else { return false };
-        if !self.publish(dead).await {
-            return false;
-        }
-        let (until, count) = (self.clock.nanos(), due.len() + poisoned.len());
+        let count = due.len() + poisoned.len();
         let record = |handled: &Handled, from, transaction| {
-            handled.record(&self.tracer, GROUP, count, Took { from, until, transaction }, None);
+            let took = Took { from, until: self.clock.nanos(), transaction };
+            handled.record(&self.tracer, GROUP, count, took, None);
         };
-        poisoned.iter().for_each(|handled| record(handled, arrived, None));
         for Heard { arrived, handled, .. } in &due {
             handled.iter().for_each(|handled| record(handled, *arrived, Some(transaction)));
         }
-        true
+        let published = self.publish(dead).await;
+        poisoned.iter().for_each(|handled| record(handled, arrived, None));
+        published
     }
 
     /// One transaction, and what follows from it. When it was, in ns since the epoch; `None`: stopped before that.

@@ -130,12 +130,13 @@ impl Asks {
         self.any.store(true, Ordering::Release);
     }
 
-    /// What the bus did not take was no question: its purchases do not wait longer for the next one.
+    /// What the bus did not take was no question, and it may not have taken those before either: the next one comes after the
+    /// first wait again.
     fn take_back(&self, rows: &[Outstanding]) {
         let mut state = self.state.lock();
         for row in rows {
             if let Some(ask) = state.asked.get_mut(&row.id) {
-                ask.times = ask.times.saturating_sub(1);
+                ask.times = 0;
                 let closed = std::mem::take(&mut ask.open);
                 state.open -= usize::from(closed);
             }

@@ -1,13 +1,16 @@
-//! Sagas whose time is over and for whom no timer is set: looked for in the rows, a page at a time.
+//! Sagas whose time is over and whose timer, if there is one, is later: looked for in the rows, a page at a time.
 //!
 //! Timers are in the memory of whichever loop decided last. An operator's verb may have been carried out by a loop that drives
-//! another partition: should it end before anybody answers, the one that drives the saga was told nothing.
+//! another partition: should it end before anybody answers, the one that drives the saga was told nothing. What is found gets
+//! a timer that fires at once, and is read again for it.
 
-use saga_core::{Millis, SagaKey};
+use std::collections::HashMap;
 
+use saga_core::{Millis, Saga, SagaKey};
+
+use super::Orchestrator;
 use super::recovery::PAGE;
-use super::{Orchestrator, OrchestratorError};
-use crate::store::StoreError;
+use crate::store::SagaRow;
 
 /// Between two rounds, in ms. Seldom is soon enough, and a round may be long.
 const EVERY: Millis = 30_000;
@@ -21,41 +24,69 @@ const SLACK: Millis = 10_000;
 pub(super) struct Patrol {
     next: Millis,
     after: Option<SagaKey>,
+    /// At which version a saga had nothing to do though its time is over: a deadline came too late to turn it back.
+    idle: HashMap<SagaKey, u64>,
 }
 
 impl Patrol {
+    /// Begins after `now`.
+    pub(super) fn from(now: Millis) -> Self {
+        Self { next: now + EVERY, ..Self::default() }
+    }
+
     /// When the next page is looked at, in ms since the epoch.
     pub(super) fn next(&self) -> Millis {
         self.next
+    }
+
+    /// There is nothing to do for a saga as it is now.
+    pub(super) fn is_idle(&mut self, saga: &Saga) {
+        self.idle.insert(saga.key.clone(), saga.version);
+    }
+
+    /// A saga has moved on.
+    pub(super) fn moved(&mut self, key: &SagaKey) {
+        self.idle.remove(key);
     }
 }
 
 impl Orchestrator {
     /// Looks at the next page, if it is time for it.
-    pub(super) async fn look_for_overdue(&mut self) -> Result<(), OrchestratorError> {
+    pub(super) async fn look_for_overdue(&mut self) {
         let now = self.context.clock.now();
         // A clock that was set back does not end the rounds.
         if (now + 1..=now + EVERY).contains(&self.patrol.next) {
-            return Ok(());
+            return;
         }
-        let page = match self.store.in_flight(self.owner.partition, self.patrol.after.take(), PAGE).await {
+        let page = match self.store.in_flight(self.owner.partition, self.patrol.after.clone(), PAGE).await {
             Ok(page) => page,
-            Err(StoreError::Fault(detail)) => return Err(StoreError::Fault(detail).into()),
-            // It has other work to fail at.
-            Err(_) => Vec::new(),
-        };
-        for row in &page {
-            let key = &row.key;
-            let is_over = row.wake_at.is_some_and(|at| at + SLACK <= now);
-            let is_seen_to = self.recovering.contains(key) || self.timers.of(key).is_some_and(|at| at <= now);
-            if is_over && !is_seen_to && !self.quarantined.contains(key) {
-                tracing::info!(%key, saga_id = key.id, "its time is over and nobody saw to it: it is looked at again");
-                self.doubt(key);
+            Err(error) => {
+                tracing::warn!(%error, "looking for sagas whose time is over failed; trying again");
+                self.patrol.next = now + EVERY;
+                return;
             }
+        };
+        let overdue: Vec<&SagaRow> = page.iter().filter(|row| self.is_overdue(row, now)).collect();
+        if let Some(first) = overdue.first() {
+            tracing::info!(count = overdue.len(), first = %first.key, "sagas whose time is over are looked at again");
+        }
+        for SagaRow { key, .. } in overdue {
+            self.cache.remove(key);
+            self.timers.set(key, Some(now));
         }
         let is_full = page.len() == PAGE as usize;
         self.patrol.after = page.last().filter(|_| is_full).map(|row| row.key.clone());
         self.patrol.next = now + if is_full { BETWEEN } else { EVERY };
-        Ok(())
+    }
+
+    fn is_overdue(&self, row: &SagaRow, now: Millis) -> bool {
+        let is_seen_to = match self.timers.of(&row.key) {
+            Some(at) => at <= now || self.recovering.contains(&row.key),
+            None => false,
+        };
+        row.wake_at.is_some_and(|at| at + SLACK <= now)
+            && !is_seen_to
+            && self.patrol.idle.get(&row.key) != Some(&row.version)
+            && !self.quarantined.contains(&row.key)
     }
 }

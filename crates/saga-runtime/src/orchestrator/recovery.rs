@@ -1,5 +1,6 @@
 //! Taking a partition over: count the epoch up, then send whatever is outstanding again, at a pace.
 
+use super::overdue::Patrol;
 use super::{Orchestrator, OrchestratorError};
 use crate::delivery::pause;
 use crate::store::{Owner, SagaRow, StoreError};
@@ -15,6 +16,7 @@ impl Orchestrator {
             match self.try_take_over().await {
                 Ok(taken) => {
                     self.owner = taken;
+                    self.patrol = Patrol::from(self.context.clock.now());
                     return Ok(true);
                 }
                 Err(OrchestratorError::Store(error @ (StoreError::Transient(_) | StoreError::Full(_)))) => {

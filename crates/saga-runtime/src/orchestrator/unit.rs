@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use saga_core::protocol::{Cancel, Start};
 use saga_core::state::Phase;
-use saga_core::{Decision, Definition, Effect, Event, Input, Millis, Name, Op, Rejection, Saga, SagaKey, Verb};
+use saga_core::{Decision, Definition, Effect, Event, Input, Millis, Name, Op};
+use saga_core::{Rejection, ReplayError, Saga, SagaKey, Verb};
 use saga_core::{decide, outstanding, replay, results};
 use tokio::sync::oneshot;
 
@@ -213,12 +214,11 @@ impl Orchestrator {
                 continue;
             }
             match replay(key, history.iter().map(Vec::as_slice)) {
-                Ok(saga) => self.cache.put(saga),
-                Err(error) if self.quarantined.insert(key.clone()) => {
-                    tracing::error!(%key, saga_id = key.id, %error, "saga quarantined: its history does not replay; see `saga sagas show`");
-                    self.context.stats.quarantined.inc();
+                Ok(saga) => {
+                    self.quarantined.remove(key);
+                    self.cache.put(saga);
                 }
-                Err(_) => {}
+                Err(error) => self.quarantine(key, &error),
             }
         }
         Ok(true)
@@ -237,7 +237,11 @@ impl Orchestrator {
             if self.load(known.iter()).await? {
                 let mut round = self.decide_all(&items, out);
                 let transitions = std::mem::take(&mut round.transitions);
-                match out.traced.timed(&self.context, self.commit(transitions)).await {
+                let written = match transitions.is_empty() {
+                    true => Ok(Vec::new()),
+                    false => out.traced.timed(&self.context, self.commit(transitions)).await,
+                };
+                match written {
                     Ok(written) => return self.settle(items, round, &written, out).await.map(Some),
                     Err(CommitError::Fenced(owner)) => {
                         self.context.stats.fenced.inc();
@@ -264,17 +268,21 @@ impl Orchestrator {
         }
     }
 
+    fn quarantine(&mut self, key: &SagaKey, error: &ReplayError) {
+        if self.quarantined.insert(key.clone()) {
+            tracing::error!(%key, saga_id = key.id, %error, "saga quarantined: its history cannot go on; see `saga sagas show`");
+            self.context.stats.quarantined.inc();
+        }
+    }
+
     /// What we know of a saga may be wrong, or may not have been acted on: read it again and send what is outstanding.
-    pub(super) fn doubt(&mut self, key: &SagaKey) {
+    fn doubt(&mut self, key: &SagaKey) {
         self.cache.remove(key);
         self.recovering.insert(key.clone());
         self.timers.set(key, Some(self.context.clock.now()));
     }
 
     async fn commit(&self, transitions: Vec<Transition>) -> Result<Vec<Written>, CommitError> {
-        if transitions.is_empty() {
-            return Ok(Vec::new());
-        }
         self.context.stats.commits.inc();
         let ends = transitions.iter().any(|transition| transition.row.status.is_terminal());
         crash::point(GROUP, "before_commit");
@@ -348,11 +356,9 @@ impl Orchestrator {
             Rejection::NothingDue => {
                 let now = self.context.clock.now();
                 self.timers.set(&item.key, saga.and_then(|saga| saga.wake_after(now)));
+                saga.into_iter().for_each(|saga| self.patrol.is_idle(saga));
             }
-            Rejection::Corrupt(error) => {
-                tracing::error!(key = %item.key, saga_id = item.key.id, %error, "saga quarantined; see `saga sagas show`");
-                stats.quarantined.inc();
-            }
+            Rejection::Corrupt(error) => self.quarantine(&item.key, error),
             Rejection::StaleVersion { .. }
             | Rejection::TooLate { .. }
             | Rejection::NotStuck { .. }
@@ -391,6 +397,7 @@ impl Orchestrator {
             outcome.insert(at, Ok(row_of(&decision.next)));
             self.count(&decision);
             self.recovering.remove(key);
+            self.patrol.moved(key);
             self.timers.set(key, decision.next.wake_at());
             let definition = self.definitions.version(&key.definition, decision.next.definition_version);
             if let Some(definition) = definition {

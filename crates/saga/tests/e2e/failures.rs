@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::binary::{Process, run, stderr, stdout};
-use crate::town::{PATIENCE, Town, eventually};
+use crate::town::{PATIENCE, Town, comes_to, eventually};
 
 /// The built-in saga, but every step is tried again at once, a payment and an undo only twice.
 fn impatient(folder: &Path) -> std::path::PathBuf {
@@ -56,15 +56,6 @@ impl Lab {
 
     async fn saga(&self, id: u64) -> Value {
         self.desk().get(&format!("/admin/sagas/{id}")).await.unwrap()
-    }
-
-    async fn comes_to(&self, id: u64, status: &str) -> Value {
-        eventually(&format!("saga {id} is {status}"), || async {
-            // Not yet there: its start is on its way.
-            let saga = self.desk().get(&format!("/admin/sagas/{id}")).await.ok()?;
-            (saga["status"] == status).then_some(saga)
-        })
-        .await
     }
 
     async fn retried(&self, id: u64) {
@@ -183,7 +174,7 @@ async fn a_payment_of_which_nobody_knows_is_stuck_and_goes_on_when_it_is_retried
     let (mary, cup) = (lab.0.customer("mary").await, lab.0.product(10, 5).await);
     lab.fail(json!({ "steps": { "create-payment": { "unknown_rate": 1.0 } } })).await;
     let id = mary.buy(&[(cup, 1)]).await;
-    lab.comes_to(id, "STUCK").await;
+    comes_to(&lab.desk(), id, "STUCK").await;
     lab.heal().await;
     lab.retried(id).await;
     assert_eq!(mary.ended(id).await["status"], "COMPLETED");
@@ -197,7 +188,7 @@ async fn a_compensation_that_cannot_be_is_stuck_and_ends_when_it_is_retried() {
     let undo = json!({ "create-order": { "retry_rate": 1.0, "op": "undo" } });
     lab.fail(json!({ "gateway": { "decline_rate": 1.0 }, "steps": undo })).await;
     let id = mary.buy(&[(cup, 1)]).await;
-    let stuck = lab.comes_to(id, "COMPENSATION_STUCK").await;
+    let stuck = comes_to(&lab.desk(), id, "COMPENSATION_STUCK").await;
     assert!(stuck["text"].as_str().unwrap().contains("a failure on purpose"), "{stuck}");
     assert_eq!(lab.0.inventory(cup).await, 4, "what comes after the stuck undo has to wait");
     lab.heal().await;

@@ -163,6 +163,16 @@ pub fn cart(lines: &[(u64, i64)]) -> Value {
     json!({ "order_items": items, "payment": { "currency_code": "VND" } })
 }
 
+/// Waits until a saga is in a state, as operators see it; what they see then.
+pub async fn comes_to(desk: &Admin, id: u64, status: &str) -> Value {
+    eventually(&format!("saga {id} is {status}"), || async {
+        // Not yet there: its start is on its way.
+        let saga = desk.get(&format!("/admin/sagas/{id}")).await.ok()?;
+        (saga["status"] == status).then_some(saga)
+    })
+    .await
+}
+
 /// Tries until there is an answer.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {
     let limit = Instant::now() + PATIENCE;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::city::City;
-use crate::town::{Person, created, eventually, impatient, product};
+use crate::town::{Person, comes_to, created, impatient, product};
 use crate::traffic::city;
 use crate::visitor::{Visitor, text};
 
@@ -26,18 +26,9 @@ async fn stuck(city: &City, admin: &Person, cup: u64, count: usize) -> Vec<u64> 
         bought.push(admin.buy(&[(cup, 1)]).await);
     }
     for id in &bought {
-        comes_to(city, *id, "STUCK").await;
+        comes_to(&city.operators(), *id, "STUCK").await;
     }
     bought
-}
-
-async fn comes_to(city: &City, id: u64, status: &str) -> Value {
-    let desk = city.operators();
-    eventually(&format!("saga {id} is {status}"), || async {
-        let saga = desk.get(&format!("/admin/sagas/{id}")).await.ok()?;
-        (saga["status"] == status).then_some(saga)
-    })
-    .await
 }
 
 /// The lines of the audit log about what was done to a saga, or to many.
@@ -91,7 +82,7 @@ async fn two_press_at_once(city: &City, id: u64) {
     let mut statuses = [one.status.as_u16(), two.status.as_u16()];
     statuses.sort_unstable();
     assert_eq!(statuses, [303, 409], "{} {}", text(&one), text(&two));
-    let saga = comes_to(city, id, "COMPLETED").await.to_string();
+    let saga = comes_to(&city.operators(), id, "COMPLETED").await.to_string();
     assert_eq!(saga.matches("\"retried\":{").count(), 1, "{saga}");
     let lines = lines(city, "saga.retry", &id.to_string()).await;
     assert_eq!((lines.len(), &lines[0]["outcome"]), (1, &json!("done")), "{lines:?}");
@@ -107,7 +98,7 @@ async fn by_the_api(city: &City, id: u64) {
     let (path, order) =
         (format!("/admin/sagas/{id}/cancel"), json!({ "reason": "the customer rang", "version": version }));
     desk.post(&path, &order).await.unwrap();
-    comes_to(city, id, "COMPENSATED").await;
+    comes_to(&city.operators(), id, "COMPENSATED").await;
     let late = desk.post(&path, &order).await.unwrap_err().to_string();
     assert!(late.contains("conflict") || late.contains("version"), "{late}");
     let lines = lines(city, "saga.cancel", &id.to_string()).await;
@@ -119,10 +110,10 @@ async fn from_a_terminal(city: &City, skipped: u64, resolved: u64) {
     let (skipped, resolved) = (skipped.to_string(), resolved.to_string());
     let paid = cli(city, 0, &["skip", &skipped, "--reason", "paid in cash"]);
     assert!(paid.status.success(), "{paid:?}");
-    comes_to(city, skipped.parse().unwrap(), "COMPLETED").await;
+    comes_to(&city.operators(), skipped.parse().unwrap(), "COMPLETED").await;
     let ended = cli(city, 1, &["resolve", &resolved, "--status", "COMPENSATED", "--reason", "taken back by hand"]);
     assert!(ended.status.success(), "{ended:?}");
-    comes_to(city, resolved.parse().unwrap(), "COMPENSATED").await;
+    comes_to(&city.operators(), resolved.parse().unwrap(), "COMPENSATED").await;
     let again = cli(city, 0, &["resolve", &resolved, "--status", "COMPLETED", "--reason", "or not"]);
     assert_eq!(again.status.code(), Some(1), "{again:?}");
     for (action, target) in [("saga.skip", &skipped), ("saga.resolve", &resolved)] {
@@ -140,7 +131,7 @@ async fn many_at_once(city: &City, rest: &[u64]) {
     let done = cli(city, 1, &[&cancel[..], &["--yes"]].concat());
     assert!(done.status.success(), "{done:?}");
     for id in rest {
-        comes_to(city, *id, "COMPENSATED").await;
+        comes_to(&city.operators(), *id, "COMPENSATED").await;
     }
     let lines = lines(city, "sagas.bulk", "").await;
     assert_eq!((lines.len(), &lines[0]["details"]["applied"]), (1, &json!(rest.len())), "{lines:?}");

@@ -1,6 +1,7 @@
 //! The anomalies by name, one at a time in calm weather: what random worlds meet by chance is met here on purpose.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use saga_core::retry::RetryPolicy;
 use saga_core::{Definition, Json, SagaKey, Status, Verb};
@@ -174,15 +175,24 @@ fn what_another_loop_has_decided_is_gone_on_with_at_once() {
     lawful(&report);
 }
 
+/// Each step is tried twice, then a human is told; the last one has no way back.
+fn tried_twice() -> Definition {
+    let twice = RetryPolicy { attempts: 2, ..RetryPolicy::DO };
+    let builder = Definition::builder("short", 1).topics("short", "reply", "short-result").deadline(60_000);
+    builder
+        .retry(twice, twice)
+        .compensatable("first", "product.first", "product.first")
+        .retriable("last", "product.last")
+        .build()
+        .unwrap()
+}
+
 /// Nobody asks again for this saga, and whoever has its timer is gone.
 #[test]
 fn what_a_loop_has_decided_that_is_gone_is_gone_on_with() {
     let report = sim::within(async {
-        let once = RetryPolicy { attempts: 1, ..RetryPolicy::DO };
-        let builder = Definition::builder("short", 1).topics("short", "reply", "short-result").retry(once, once);
-        let definition = builder.retriable("only", "product.only").build().unwrap();
-        let (mut world, key) = asked_for(definition, u64::from(u32::MAX), None);
-        world.bus.tap(|m| if is(m, wire::COMMAND) { Fate::Lost } else { Fate::Weather });
+        let (mut world, key) = asked_for(tried_twice(), u64::from(u32::MAX), None);
+        world.bus.tap(|m| if m.topic == "product.last" { Fate::Lost } else { Fate::Weather });
         open(&mut world).await;
         world.start_neighbour();
         until(&world, &key, Status::Stuck).await;
@@ -192,6 +202,27 @@ fn what_a_loop_has_decided_that_is_gone_is_gone_on_with() {
         assert_eq!(world.laws.status(&key), Some(Status::Running), "committed");
         world.replace_neighbour().await;
         until(&world, &key, Status::Completed).await;
+        world.end().await
+    });
+    lawful(&report);
+}
+
+/// Its deadline came too late to turn it back, and is over for ever.
+#[test]
+fn what_waits_for_a_human_past_its_deadline_is_left_alone() {
+    let report = sim::within(async {
+        let (mut world, key) = asked_for(tried_twice(), u64::from(u32::MAX), None);
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sent);
+        world.bus.tap(move |m| {
+            let is_last = m.topic == "product.last";
+            count.fetch_add(usize::from(is_last), Ordering::Relaxed);
+            if is_last { Fate::Lost } else { Fate::Weather }
+        });
+        open(&mut world).await;
+        until(&world, &key, Status::Stuck).await;
+        world.sim.sleep(600_000).await;
+        assert_eq!(sent.load(Ordering::Relaxed), 2);
         world.end().await
     });
     lawful(&report);

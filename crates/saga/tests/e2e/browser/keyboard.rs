@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::driver::{Browser, ENTER, ESCAPE, TAB};
 use super::{PASSWORD, content, log_in};
 use crate::console::scene::{OSCAR, Scene};
-use crate::town::Town;
+use crate::town::{Town, comes_to};
 
 /// More than any page has before what one looks for.
 const MOST: usize = 60;
@@ -105,7 +105,7 @@ async fn what_has_the_focus_keeps_it_while_the_page_moves() {
     let scene = Scene::stocked().await;
     scene.fail(&json!({ "stopped": ["product", "order"] })).await;
     let id = scene.mary.buy(&[(scene.cup, 1)]).await;
-    scene.comes_to(id, "RUNNING").await;
+    comes_to(&scene.desk(), id, "RUNNING").await;
     let browser = Browser::open().await;
     let admin = scene.town.home().admin();
     log_in(&browser, &admin, "/console", OSCAR).await;

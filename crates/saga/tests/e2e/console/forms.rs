@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::scene::{OLGA, OSCAR, Scene};
 use super::visitor::{Form, Visitor, tags, text};
-use crate::town::{BodyJson as _, eventually};
+use crate::town::{BodyJson as _, comes_to, eventually};
 
 /// Sends what was asked.
 async fn told(visitor: &mut Visitor, form: &Form, reason: &str) -> Answer {
@@ -61,7 +61,7 @@ async fn each_order_to_a_saga_is_asked_done_once_and_refused_to_who_looked_befor
         let done = told(&mut oscar, &first, "it is put right").await;
         let page = shown_after(&mut oscar, &done).await;
         assert!(page.contains(said) && page.contains("it is put right"), "{verb}: {page}");
-        scene.comes_to(id, ends).await;
+        comes_to(&scene.desk(), id, ends).await;
         let after = scene.saga(id).await;
         // Olga looked at what is no more; Oscar pressed twice.
         for (visitor, form, reason) in [(&mut olga, &second, "so say I"), (&mut oscar, &first, "it is put right")] {
@@ -124,7 +124,7 @@ async fn two_operators_who_press_at_the_same_time_have_one_effect() {
     let mut statuses = [one.status.as_u16(), two.status.as_u16()];
     statuses.sort_unstable();
     assert_eq!(statuses, [303, 409], "{} {}", text(&one), text(&two));
-    let saga = scene.comes_to(id, "COMPENSATED").await;
+    let saga = comes_to(&scene.desk(), id, "COMPENSATED").await;
     assert_eq!(times(&saga, "says Oscar") + times(&saga, "says Olga"), 1, "{saga}");
     let lines = scene.audited("saga.cancel").await;
     assert_eq!(lines.iter().filter(|line| line["outcome"] == "done").count(), 1, "{lines:?}");
@@ -156,7 +156,7 @@ async fn many_are_first_shown_and_then_done_for_exactly_those() {
     // Meanwhile somebody deals with one of them: four were shown, so three are not done.
     let one = olga.asked(stuck[0], "retry").await;
     told(&mut olga, &one, "this one is mine").await;
-    scene.comes_to(stuck[0], "COMPLETED").await;
+    comes_to(&scene.desk(), stuck[0], "COMPLETED").await;
     let late = oscar.send_form(&order, &[]).await;
     assert_eq!(late.status, StatusCode::CONFLICT, "{}", text(&late));
     assert!(text(&late).contains("notice bad") && text(&late).contains('3'), "{}", text(&late));
@@ -168,7 +168,7 @@ async fn many_are_first_shown_and_then_done_for_exactly_those() {
     let done = text(&oscar.send_form(&order, &[]).await);
     assert!(done.contains("Done, to 3."), "{done}");
     for id in &stuck[1..] {
-        scene.comes_to(*id, "COMPENSATED").await;
+        comes_to(&scene.desk(), *id, "COMPENSATED").await;
     }
     // Pressed again, there is nothing left to do it to.
     let twice = oscar.send_form(&order, &[]).await;
@@ -271,7 +271,7 @@ async fn each_failure_is_switched_on_by_the_form_seen_and_switched_off() {
     // Nobody knows whether it was charged: a human is told, and tries again.
     switch(&mut oscar, &[("unknown.create-payment", "100")]).await;
     let unknown = buy().await;
-    scene.comes_to(unknown, "STUCK").await;
+    comes_to(&scene.desk(), unknown, "STUCK").await;
     switch(&mut oscar, &off).await;
     let shown = Form::in_page(&text(&oscar.get(FAILURES).await), FAILURES);
     assert_eq!(shown.value("unknown.create-payment"), "0", "off is off: {shown:?}");

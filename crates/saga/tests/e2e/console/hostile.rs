@@ -7,7 +7,7 @@ use serde_json::json;
 use super::routes;
 use super::scene::{ADMIN, OSCAR, Scene};
 use super::visitor::{Visitor, escaped, form, tags, text};
-use crate::town::{Person, created, eventually, product};
+use crate::town::{Person, comes_to, created, eventually, product};
 
 /// Breaks out of an attribute of either kind, and of an element.
 pub const EVIL: &str = r#"evil9"'><script>document.title='owned'</script><img src=x onerror="document.title='owned'">"#;
@@ -77,17 +77,17 @@ impl Stage {
         // Nobody answers but who puts words into participants' mouths.
         scene.fail(&json!({ "stopped": ["order", "payment", "product"], "reason": EVIL })).await;
         let bought = eve.buy(&[(goods, 1)]).await;
-        scene.comes_to(bought, "RUNNING").await;
+        comes_to(&scene.desk(), bought, "RUNNING").await;
         let first = [("step", "update-product-inventory"), ("op", "do"), ("attempt", "1")];
         let refused = json!({ "outcome": "refused", "code": EVIL, "detail": EVIL });
         scene.say(&mut oscar, "reply", &headers("saga.reply.v1", &bought.to_string(), &first), &refused).await;
-        scene.comes_to(bought, "COMPENSATED").await;
+        comes_to(&scene.desk(), bought, "COMPENSATED").await;
 
         // A saga that nobody bought, with an input of its own.
         let moving = bought + 1;
         let start = headers("saga.start.v1", &moving.to_string(), &[]);
         scene.say(&mut oscar, "purchase", &start, &json!({ "wish": EVIL })).await;
-        scene.comes_to(moving, "RUNNING").await;
+        comes_to(&scene.desk(), moving, "RUNNING").await;
         let done = json!({ "outcome": "done", "output": { "said": EVIL } });
         scene.say(&mut oscar, "reply", &headers("saga.reply.v1", &moving.to_string(), &first), &done).await;
         scene.waits_for(moving, "create-order").await;

@@ -9,7 +9,7 @@ use saga_adapters::sqlite::rusqlite::Connection;
 use serde_json::{Value, json};
 
 use super::visitor::Visitor;
-use crate::town::{BodyJson as _, Person, Town, eventually};
+use crate::town::{BodyJson as _, Person, Town, comes_to};
 
 /// Who steers.
 pub const OSCAR: &str = "oscar@example.com";
@@ -98,7 +98,7 @@ impl Scene {
             bought.push(self.mary.buy(&[(self.cup, 1)]).await);
         }
         for id in &bought {
-            self.comes_to(*id, "STUCK").await;
+            comes_to(&self.desk(), *id, "STUCK").await;
         }
         self.fail(&json!({})).await;
         bought
@@ -106,15 +106,6 @@ impl Scene {
 
     pub async fn saga(&self, id: u64) -> Value {
         self.desk().get(&format!("/admin/sagas/{id}")).await.unwrap()
-    }
-
-    pub async fn comes_to(&self, id: u64, status: &str) -> Value {
-        eventually(&format!("saga {id} is {status}"), || async {
-            // Not yet there: its start is on its way.
-            let saga = self.desk().get(&format!("/admin/sagas/{id}")).await.ok()?;
-            (saga["status"] == status).then_some(saga)
-        })
-        .await
     }
 
     /// Sets a record aside on `topic`; its number.
