@@ -84,7 +84,7 @@ impl Rejection {
             | Self::TooLate { .. }
             | Self::NotStuck { .. }
             | Self::UnderWay { .. } => true,
-            // A start has no other time, and a timer is set again.
+            // A start has no other time, and a timer is a question that can be asked again.
             Self::Exists(_)
             | Self::NothingDue
             | Self::UnknownSaga(_)

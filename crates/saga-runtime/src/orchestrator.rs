@@ -14,6 +14,7 @@ mod forget;
 mod group;
 mod overdue;
 mod recovery;
+mod repeat;
 mod timers;
 mod told;
 mod traced;
@@ -195,7 +196,7 @@ pub struct Orchestrator {
     timers: Timers,
     /// Taken over and not yet sent again.
     recovering: HashSet<SagaKey>,
-    /// Said once that its history does not replay.
+    /// Of these it was said that their histories cannot go on.
     quarantined: HashSet<SagaKey>,
     patrol: Patrol,
 }
@@ -311,7 +312,7 @@ impl Orchestrator {
 }
 
 /// In-flight sagas in memory, oldest out first. A stale entry does no harm: what is decided on it meets the version fence,
-/// and what it refuses is read again.
+/// and what it refuses is read again (but a timer, which [`overdue`] sets again).
 struct Cache {
     sagas: HashMap<SagaKey, Saga>,
     order: VecDeque<SagaKey>,

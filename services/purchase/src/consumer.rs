@@ -150,9 +150,11 @@ impl Consumer {
         for Heard { arrived, handled, .. } in &due {
             handled.iter().for_each(|handled| record(handled, *arrived, Some(transaction)));
         }
-        let published = self.publish(dead).await;
+        if !self.publish(dead).await {
+            return false;
+        }
         poisoned.iter().for_each(|handled| record(handled, arrived, None));
-        published
+        true
     }
 
     /// One transaction, and what follows from it. When it was, in ns since the epoch; `None`: stopped before that.

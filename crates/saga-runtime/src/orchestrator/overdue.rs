@@ -24,8 +24,11 @@ const SLACK: Millis = 10_000;
 pub(super) struct Patrol {
     next: Millis,
     after: Option<SagaKey>,
-    /// At which version a saga had nothing to do though its time is over: a deadline came too late to turn it back.
-    idle: HashMap<SagaKey, u64>,
+    /// Counts the rounds.
+    round: u64,
+    /// At which version a saga had nothing to do though its time is over (a deadline came too late to turn it back), and in
+    /// which round that was last seen.
+    idle: HashMap<SagaKey, (u64, u64)>,
 }
 
 impl Patrol {
@@ -39,9 +42,26 @@ impl Patrol {
         self.next
     }
 
-    /// There is nothing to do for a saga as it is now.
+    /// There is nothing to do for a saga as it is now, and its row will go on saying that its time is over.
     pub(super) fn is_idle(&mut self, saga: &Saga) {
-        self.idle.insert(saga.key.clone(), saga.version);
+        self.idle.insert(saga.key.clone(), (saga.version, self.round));
+    }
+
+    fn knows_idle(&mut self, row: &SagaRow) -> bool {
+        let known = self.idle.get_mut(&row.key).filter(|(version, _)| *version == row.version);
+        known.map(|(_, seen)| *seen = self.round).is_some()
+    }
+
+    /// The page up to `last` was looked at `now`; `None`: it was the last one of its round.
+    fn turn(&mut self, last: Option<SagaKey>, now: Millis) {
+        self.next = now + if last.is_some() { BETWEEN } else { EVERY };
+        if last.is_none() {
+            // What was not seen in this round has ended elsewhere.
+            let round = self.round;
+            self.idle.retain(|_, (_, seen)| *seen >= round);
+            self.round += 1;
+        }
+        self.after = last;
     }
 
     /// A saga has moved on.
@@ -66,7 +86,8 @@ impl Orchestrator {
                 return;
             }
         };
-        let overdue: Vec<&SagaRow> = page.iter().filter(|row| self.is_overdue(row, now)).collect();
+        let mut overdue: Vec<&SagaRow> = page.iter().filter(|row| self.is_overdue(row, now)).collect();
+        overdue.retain(|row| !self.patrol.knows_idle(row));
         if let Some(first) = overdue.first() {
             tracing::info!(count = overdue.len(), first = %first.key, "sagas whose time is over are looked at again");
         }
@@ -75,8 +96,7 @@ impl Orchestrator {
             self.timers.set(key, Some(now));
         }
         let is_full = page.len() == PAGE as usize;
-        self.patrol.after = page.last().filter(|_| is_full).map(|row| row.key.clone());
-        self.patrol.next = now + if is_full { BETWEEN } else { EVERY };
+        self.patrol.turn(page.last().filter(|_| is_full).map(|row| row.key.clone()), now);
     }
 
     fn is_overdue(&self, row: &SagaRow, now: Millis) -> bool {
@@ -84,9 +104,6 @@ impl Orchestrator {
             Some(at) => at <= now || self.recovering.contains(&row.key),
             None => false,
         };
-        row.wake_at.is_some_and(|at| at + SLACK <= now)
-            && !is_seen_to
-            && self.patrol.idle.get(&row.key) != Some(&row.version)
-            && !self.quarantined.contains(&row.key)
+        row.wake_at.is_some_and(|at| at + SLACK <= now) && !is_seen_to && !self.quarantined.contains(&row.key)
     }
 }

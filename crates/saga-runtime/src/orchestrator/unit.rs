@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use saga_core::protocol::{Cancel, Start};
-use saga_core::state::Phase;
-use saga_core::{Decision, Definition, Effect, Event, Input, Millis, Name, Op};
+use saga_core::{Decision, Definition, Effect, Input, Millis};
 use saga_core::{Rejection, ReplayError, Saga, SagaKey, Verb};
-use saga_core::{decide, outstanding, replay, results};
+use saga_core::{decide, outstanding, replay};
 use tokio::sync::oneshot;
 
+use super::repeat::is_out;
 use super::traced::{Traced, sent_by};
 use super::{GROUP, OperateError, Orchestrator, OrchestratorError, Request};
 use crate::bus::{Delivery, Message};
@@ -35,7 +35,12 @@ pub(super) struct Out {
 }
 
 impl Out {
-    fn add(&mut self, definition: &Definition, trace: Option<TraceContext>, effects: impl IntoIterator<Item = Effect>) {
+    pub(super) fn add(
+        &mut self,
+        definition: &Definition,
+        trace: Option<TraceContext>,
+        effects: impl IntoIterator<Item = Effect>,
+    ) {
         for effect in effects {
             let mut message = match &effect {
                 Effect::SendCommand { topic, command } => wire::sent(wire::command_message(topic, command), self.now),
@@ -324,7 +329,7 @@ impl Orchestrator {
                 }
                 Err(rejection) => {
                     let saga = saga.cloned();
-                    self.reject(item, saga.as_ref(), &rejection, &mut round, out);
+                    self.reject(item, saga.as_ref(), &rejection, now, &mut round, out);
                     if item.answer.is_some() {
                         round.rejected.insert(at, rejection);
                     }
@@ -335,7 +340,15 @@ impl Orchestrator {
     }
 
     /// Nothing changes. A duplicate may mean that our message was lost, so what is committed is sent again.
-    fn reject(&mut self, item: &Item, saga: Option<&Saga>, rejection: &Rejection, round: &mut Round, out: &mut Out) {
+    fn reject(
+        &mut self,
+        item: &Item,
+        saga: Option<&Saga>,
+        rejection: &Rejection,
+        now: Millis,
+        round: &mut Round,
+        out: &mut Out,
+    ) {
         let stats = &self.context.stats;
         match rejection {
             Rejection::Exists(key) => {
@@ -346,6 +359,7 @@ impl Orchestrator {
             Rejection::UnknownStep { .. } => {
                 let poison = Poison::Unhandled { attempts: 1, detail: rejection.to_string() };
                 out.messages.extend(item.delivery.as_ref().map(|d| self.bury(d, &poison)));
+                saga.filter(|_| item.delivery.is_none()).into_iter().for_each(|saga| self.patrol.is_idle(saga));
             }
             Rejection::NotAwaited { step, op } => {
                 stats.late_replies.inc();
@@ -354,9 +368,12 @@ impl Orchestrator {
                 saga.into_iter().filter(|s| !is_out(s, step, *op)).for_each(|saga| self.repeat_if_old(saga, out));
             }
             Rejection::NothingDue => {
-                let now = self.context.clock.now();
-                self.timers.set(&item.key, saga.and_then(|saga| saga.wake_after(now)));
-                saga.into_iter().for_each(|saga| self.patrol.is_idle(saga));
+                let next = saga.and_then(|saga| saga.wake_after(now));
+                // Where it is in doubt what is out, that is looked at first.
+                if !self.recovering.contains(&item.key) {
+                    self.timers.set(&item.key, next);
+                }
+                saga.filter(|saga| saga.wake_at() != next).into_iter().for_each(|saga| self.patrol.is_idle(saga));
             }
             Rejection::Corrupt(error) => self.quarantine(&item.key, error),
             Rejection::StaleVersion { .. }
@@ -364,14 +381,6 @@ impl Orchestrator {
             | Rejection::NotStuck { .. }
             | Rejection::UnderWay { .. }
             | Rejection::NotTerminal { .. } => {}
-        }
-    }
-
-    fn repeat_if_old(&self, saga: &Saga, out: &mut Out) {
-        let Some(definition) = self.definitions.version(&saga.key.definition, saga.definition_version) else { return };
-        let now = self.context.clock.now();
-        if saga.updated_at.saturating_add(self.options.resend_after) <= now {
-            out.add(definition, self.trace_of(saga), outstanding(definition, saga));
         }
     }
 
@@ -390,6 +399,7 @@ impl Orchestrator {
             if *written == Written::Conflict {
                 self.context.stats.conflicts.inc();
                 self.cache.remove(key);
+                self.patrol.moved(key);
                 lost.insert(key.clone());
                 outcome.insert(at, Err(()));
                 continue;
@@ -429,6 +439,7 @@ impl Orchestrator {
                 Some(Ok(row)) => answer(&mut item, Ok(row)),
                 None => match rejected.remove(&at) {
                     // What it was held against, the decision before it, was never written.
+                    None if lost.contains(&item.key) && item.input == Input::Timer => again.push(item),
                     Some(_) if lost.contains(&item.key) => again.push(item),
                     Some(rejection) => answer(&mut item, Err(rejection.into())),
                     None => {}
@@ -437,43 +448,6 @@ impl Orchestrator {
         }
         self.republish(known, out).await;
         Ok(again)
-    }
-
-    /// All results of these sagas once more, and their outstanding commands if they are old.
-    async fn republish(&mut self, keys: HashSet<SagaKey>, out: &mut Out) {
-        let mut keys: Vec<SagaKey> = keys.into_iter().collect();
-        keys.sort();
-        if keys.is_empty() {
-            return;
-        }
-        let histories: Vec<Vec<Vec<Event>>> = match self.store.histories(keys.clone()).await {
-            Ok(histories) => histories,
-            Err(error) => {
-                // The asker asks again.
-                tracing::warn!(%error, "reading histories to publish them again failed");
-                return;
-            }
-        };
-        for (key, history) in keys.iter().zip(&histories) {
-            if history.is_empty() {
-                // It could not be written, and it is not there: it has ended and was removed.
-                self.context.stats.late_starts.inc();
-                continue;
-            }
-            let slices = || history.iter().map(Vec::as_slice);
-            let (Ok(events), Ok(saga)) = (results(key, slices()), replay(key, slices())) else { continue };
-            let Some(definition) = self.definitions.version(&key.definition, saga.definition_version) else { continue };
-            out.add(definition, self.trace_of(&saga), events.into_iter().map(Effect::PublishResult));
-            self.repeat_if_old(&saga, out);
-        }
-    }
-}
-
-fn is_out(saga: &Saga, step: &Name, op: Op) -> bool {
-    match saga.step(step.as_str()).map(|s| &s.phase) {
-        Some(Phase::Doing { .. }) => op == Op::Do,
-        Some(Phase::Undoing { .. }) => op == Op::Undo,
-        _ => false,
     }
 }
 
