@@ -200,6 +200,14 @@ impl From<StoreError> for Problem {
     }
 }
 
+/// For a terminal: `code: detail; #/pointer: detail`.
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.detail)?;
+        self.errors.iter().try_for_each(|(pointer, detail)| write!(f, "; {pointer}: {detail}"))
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.code.status(), self.to_json(None)).into_response();

@@ -11,7 +11,7 @@ use chassis::problem::Problem;
 use saga_runtime::{Clock, ReadThrough, SystemClock};
 use serde_json::json;
 
-use super::admin::Accounts;
+use super::admin::{AccountBody, Accounts};
 use super::backends::Backends;
 use super::folder::Folder;
 use super::places::{self, Place};
@@ -44,7 +44,7 @@ pub(super) fn order(actor: String, email: &str, word: &str, reason: String) -> O
 /// log, if its rows are in the folder, too, and else in the account service's.
 ///
 /// # Errors
-/// When the folder is in use or the file is refused.
+/// When something given is not lawful, the folder is in use or the file is refused.
 pub(crate) async fn create(
     config: &Config,
     email: &str,
@@ -52,6 +52,9 @@ pub(crate) async fn create(
     (role, word): (auth::Role, &str),
     reason: String,
 ) -> anyhow::Result<()> {
+    // By the same rules as over HTTP.
+    let body = json!({ "email": email, "password": password, "role": word, "reason": reason }).to_string();
+    chassis::json::parse::<AccountBody>(body.as_bytes()).map_err(|problem| anyhow::anyhow!("{problem}"))?;
     let is_file = |role| places::of(config, role).map(|place| place == Place::File);
     let needs_folder = is_file(ServiceRole::Account)?;
     let folder = if needs_folder { Some(Folder::hold(&config.data)?) } else { None };
@@ -73,5 +76,5 @@ pub(crate) async fn create(
         Some(log) => audited(&*log, &*clock, order, work).await,
         None => work.await.map(drop),
     };
-    created.map_err(|problem| anyhow::anyhow!("{problem:?}"))
+    created.map_err(|problem| anyhow::anyhow!("{problem}"))
 }

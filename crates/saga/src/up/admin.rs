@@ -198,7 +198,7 @@ async fn check(State(state): State<AdminState>, Valid(body): Valid<CheckBody>) -
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewAccount, example = json!({ "email": "oscar@example.com", "password": "a long password", "role": "OPERATOR", "reason": "he has the night shift" }))]
-struct AccountBody {
+pub(super) struct AccountBody {
     #[garde(email, length(chars, max = 254))]
     #[schema(max_length = 254, format = Email)]
     email: String,

@@ -313,6 +313,8 @@ async fn accounts_with_rights_are_made_beside_a_running_shop_and_without_one() {
     let refused = make("ann@example.com", "admin");
     assert!(refused.status.code() == Some(1) && stderr(&refused).contains("8 to 128"), "{}", stderr(&refused));
     std::fs::write(&password, "a long password\n").unwrap();
+    let nobody = make("no address", "admin");
+    assert!(nobody.status.code() == Some(1) && stderr(&nobody).contains("; #/email: "), "{}", stderr(&nobody));
     let made = make("ann@example.com", "admin");
     assert!(made.status.success(), "{}", stderr(&made));
     let process = Process::start(data).await;
