@@ -26,11 +26,15 @@ const EACH: Duration = Duration::from_millis(1);
 /// How many paces apart units begin at most, however long they take.
 const STRETCH: u32 = 4;
 
-/// How long after the beginning of a unit of so many messages, which took so long, the next one may begin.
-pub fn apart(pace: Duration, messages: usize, took: Duration) -> Duration {
+/// How long the next unit is let fill after one of so many messages, of the `room` that there is for them, which took so long.
+pub fn rest(pace: Duration, room: usize, messages: usize, took: Duration) -> Duration {
+    // A full one has left others behind.
+    if messages >= room {
+        return Duration::ZERO;
+    }
     let each = EACH.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX));
     let longest = pace.saturating_mul(STRETCH);
-    each.min(pace.max(took.saturating_mul(2)).min(longest))
+    each.min(pace.max(took.saturating_mul(2)).min(longest)).saturating_sub(took)
 }
 
 /// When the next unit may begin.
@@ -68,7 +72,7 @@ impl Pace {
     pub fn begin(&mut self, clock: &dyn Clock, messages: usize) {
         if !self.pace.is_zero() {
             self.begun = clock.nanos();
-            self.messages = if messages < self.room { messages } else { 0 };
+            self.messages = messages;
         }
     }
 
@@ -78,7 +82,7 @@ impl Pace {
         }
         // A clock that was set back makes it wait once, and no longer than usual.
         let took = Duration::from_nanos(clock.nanos().saturating_sub(self.begun));
-        apart(self.pace, self.messages, took).saturating_sub(took)
+        rest(self.pace, self.room, self.messages, took)
     }
 }
 

@@ -233,20 +233,17 @@ impl Filled {
 
     /// A step as its processes say.
     fn step(&mut self, name: &str, each: Vec<Rates>) -> Step {
-        let of = |rate: fn(&Rates) -> f64| common(each.iter().map(|rates| percent(rate(rates))));
-        let (unknown, retry, lost) =
-            (of(|rates| rates.unknown_rate), of(|rates| rates.retry_rate), of(|rates| rates.lost_rate));
         // Where nothing goes wrong it is no matter which way.
         let failing = each.iter().filter(|rates| rates.unknown_rate + rates.retry_rate + rates.lost_rate > 0.0);
         let op = common(failing.map(|rates| rates.op.clone()));
-        // Rates that fail in different ways are different rates.
-        let alike = |rate: Option<u64>| rate.filter(|rate| op.is_some() || *rate == 0);
-        let (unknown, retry, lost) = (alike(unknown), alike(retry), alike(lost));
-        let (unknown, retry, lost) = (
-            self.field(&format!("{name}, unknown"), unknown),
-            self.field(&format!("{name}, try again"), retry),
-            self.field(&format!("{name}, answer lost"), lost),
-        );
+        let mut share = |what: &str, rate: fn(&Rates) -> f64| {
+            let alike = common(each.iter().map(|rates| percent(rate(rates))));
+            // Rates that fail in different ways are different rates.
+            self.field(&format!("{name}, {what}"), alike.filter(|share| op.is_some() || *share == 0))
+        };
+        let unknown = share("unknown", |rates| rates.unknown_rate);
+        let retry = share("try again", |rates| rates.retry_rate);
+        let lost = share("answer lost", |rates| rates.lost_rate);
         if op.is_none() {
             self.differing.push(format!("{name}, when"));
         }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use saga_runtime::StoreError;
-use saga_runtime::pace::apart;
+use saga_runtime::pace;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -37,22 +37,19 @@ where
 {
     /// `run` writes a batch of at most `limit` as one transaction and answers each in order. They begin apart as
     /// [`saga_runtime::pace`] says, so that under load each has company. Needs a runtime.
-    pub fn new<F, Fut>(limit: usize, pace: Duration, run: F) -> Self
+    pub fn new<F, Fut>(limit: usize, apart: Duration, run: F) -> Self
     where
         F: Fn(Vec<T>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<R>, StoreError>> + Send,
     {
-        let (queue, mut waiting) = mpsc::channel::<Waiting<T, R>>(limit.max(1) * 4);
+        let room = limit.max(1);
+        let (queue, mut waiting) = mpsc::channel::<Waiting<T, R>>(room * 4);
         let work = async move {
-            let mut batch = Vec::with_capacity(limit);
-            while waiting.recv_many(&mut batch, limit.max(1)).await > 0 {
+            let mut batch = Vec::with_capacity(room);
+            while waiting.recv_many(&mut batch, room).await > 0 {
                 let (begun, together) = (now(), batch.len());
                 write(std::mem::take(&mut batch), &run).await;
-                // A full one has left others behind.
-                if together < limit.max(1) {
-                    let took = now() - begun;
-                    rest(apart(pace, together, took).saturating_sub(took)).await;
-                }
+                pause(pace::rest(apart, room, together, now() - begun)).await;
             }
         };
         #[expect(
@@ -81,9 +78,9 @@ fn now() -> Instant {
 }
 
 #[expect(clippy::disallowed_methods, reason = "an adapter's own pause, far shorter than what it saves")]
-async fn rest(pace: Duration) {
-    if !pace.is_zero() {
-        tokio::time::sleep(pace).await;
+async fn pause(wait: Duration) {
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -43,11 +43,12 @@ impl Patrol {
     }
 
     /// There is nothing to do for a saga as it is now, and its row will go on saying that its time is over.
-    pub(super) fn is_idle(&mut self, saga: &Saga) {
+    pub(super) fn leave_alone(&mut self, saga: &Saga) {
         self.idle.insert(saga.key.clone(), (saga.version, self.round));
     }
 
-    fn knows_idle(&mut self, row: &SagaRow) -> bool {
+    /// Whether there was nothing to do for the saga as this row has it; seen once more.
+    fn leaves_alone(&mut self, row: &SagaRow) -> bool {
         let known = self.idle.get_mut(&row.key).filter(|(version, _)| *version == row.version);
         known.map(|(_, seen)| *seen = self.round).is_some()
     }
@@ -87,7 +88,7 @@ impl Orchestrator {
             }
         };
         let mut overdue: Vec<&SagaRow> = page.iter().filter(|row| self.is_overdue(row, now)).collect();
-        overdue.retain(|row| !self.patrol.knows_idle(row));
+        overdue.retain(|row| !self.patrol.leaves_alone(row));
         if let Some(first) = overdue.first() {
             tracing::info!(count = overdue.len(), first = %first.key, "sagas whose time is over are looked at again");
         }

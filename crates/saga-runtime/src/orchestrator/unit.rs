@@ -358,8 +358,11 @@ impl Orchestrator {
             Rejection::UnknownSaga(_) => stats.unknown_sagas.inc(),
             Rejection::UnknownStep { .. } => {
                 let poison = Poison::Unhandled { attempts: 1, detail: rejection.to_string() };
-                out.messages.extend(item.delivery.as_ref().map(|d| self.bury(d, &poison)));
-                saga.filter(|_| item.delivery.is_none()).into_iter().for_each(|saga| self.patrol.is_idle(saga));
+                match (&item.delivery, saga) {
+                    (Some(delivery), _) => out.messages.push(self.bury(delivery, &poison)),
+                    (None, Some(saga)) => self.patrol.leave_alone(saga),
+                    (None, None) => {}
+                }
             }
             Rejection::NotAwaited { step, op } => {
                 stats.late_replies.inc();
@@ -373,7 +376,9 @@ impl Orchestrator {
                 if !self.recovering.contains(&item.key) {
                     self.timers.set(&item.key, next);
                 }
-                saga.filter(|saga| saga.wake_at() != next).into_iter().for_each(|saga| self.patrol.is_idle(saga));
+                if let Some(saga) = saga.filter(|saga| saga.wake_at() != next) {
+                    self.patrol.leave_alone(saga);
+                }
             }
             Rejection::Corrupt(error) => self.quarantine(&item.key, error),
             Rejection::StaleVersion { .. }

@@ -267,6 +267,12 @@ async fn each_failure_is_switched_on_by_the_form_seen_and_switched_off() {
         let saga = scene.desk().get(&format!("/admin/sagas/{id}")).await.ok()?;
         Some(saga["text"].as_str()?.to_owned())
     };
+    let three_times = async |id: u64, what: &str| {
+        eventually(&format!("{what}: three times"), || async {
+            (history(id).await?.matches(what).count() >= 3).then_some(())
+        })
+        .await
+    };
 
     // Nobody knows whether it was charged: a human is told, and tries again.
     switch(&mut oscar, &[("unknown.create-payment", "100")]).await;
@@ -282,20 +288,14 @@ async fn each_failure_is_switched_on_by_the_form_seen_and_switched_off() {
     // Not now, again and again.
     switch(&mut oscar, &[("retry.update-product-inventory", "100")]).await;
     let delayed = buy().await;
-    eventually("it was tried three times", || async {
-        (history(delayed).await?.matches("a failure on purpose").count() >= 3).then_some(())
-    })
-    .await;
+    three_times(delayed, "a failure on purpose").await;
     switch(&mut oscar, &off).await;
     assert_eq!(scene.mary.ended(delayed).await["status"], "COMPLETED");
 
     // Done, and nobody hears of it.
     switch(&mut oscar, &[("lost.create-order", "100")]).await;
     let lost = buy().await;
-    eventually("its answer was lost three times", || async {
-        (history(lost).await?.matches("the answer was lost").count() >= 3).then_some(())
-    })
-    .await;
+    three_times(lost, "the answer was lost").await;
     assert_eq!(scene.mary.get(&format!("/api/v1/orders/{lost}")).await.status, StatusCode::OK);
     switch(&mut oscar, &off).await;
     assert_eq!(scene.mary.ended(lost).await["status"], "COMPLETED");
