@@ -44,7 +44,7 @@ pub struct Options {
     pub prefix: String,
     /// Shown in the broker's logs and metrics.
     pub client_id: String,
-    /// How long records wait for company on their way to a broker: fewer packets, and that much later at each hop.
+    /// How long records wait for company on their way to a broker, where many are sent together.
     pub linger: Duration,
     /// How long a record may wait for its acknowledgement.
     pub delivery_timeout: Duration,

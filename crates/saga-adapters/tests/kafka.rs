@@ -60,6 +60,34 @@ async fn topics_are_made_once_and_left_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_records_wait_for_company_and_a_few_do_not() {
+    const LINGER: Duration = Duration::from_secs(2);
+    let (bus, [topic, _]) = with_topics(1).await;
+    let patient = Options { prefix: "shop-".to_owned(), linger: LINGER, ..Options::new(broker(), "test") };
+    let patient = KafkaBus::new(patient).unwrap();
+    let mut sent = Vec::new();
+    let mut took = Vec::new();
+    // The first of each kind also opens connections.
+    for size in [1, 5, 4, 9, 1] {
+        let payloads: Vec<String> = (0..size).map(|n| format!("{}-{n}", took.len())).collect();
+        let batch = payloads.iter().map(|payload| message(&topic, 1, payload)).collect();
+        sent.extend(payloads);
+        let started = std::time::Instant::now();
+        patient.publish(batch).await.unwrap();
+        took.push(started.elapsed());
+    }
+    assert!(took[2] < LINGER / 2 && took[4] < LINGER / 2, "a few go out at once: {took:?}");
+    assert!(took[3] > LINGER / 2, "many linger: {took:?}");
+    let mut reader = bus.subscribe("readers", &[topic]).await.unwrap();
+    let mut read = Vec::new();
+    while read.len() < sent.len() {
+        let arrived = within("records", reader.next(100)).await.unwrap();
+        read.extend(arrived.into_iter().map(|delivery| String::from_utf8(delivery.message.payload.to_vec()).unwrap()));
+    }
+    assert_eq!(read, sent, "whichever way they went, in the order in which they were sent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lag_tells_what_waits_for_a_group() {
     let (bus, [topic, _]) = with_topics(2).await;
     let topics = [topic.clone()];

@@ -250,7 +250,7 @@ impl Orchestrator {
             return Ok(());
         }
         let mut failures = 0;
-        let mut pace = Pace::new(options.pace, options.batch);
+        let mut pace = Pace::hub(options.pace, options.batch);
         loop {
             if !pace.turn(&*clock, &stop).await {
                 return Ok(());

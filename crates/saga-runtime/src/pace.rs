@@ -12,8 +12,9 @@
 //! purchase that is alone would wait for the hop before it.
 //!
 //! Where the machine is full units take long, and the next one fills for as long again as the last one took: the fewer
-//! units there are, the more of the machine is left for what is in them. A unit that was as large as one may be leaves
-//! others behind, and nothing is waited for.
+//! units there are, the more of the machine is left for what is in them. Not so the loop that all sagas come back to after
+//! each step ([`Pace::hub`]): what it waits they all wait, once for every step, and it is one loop among many. A unit that
+//! was as large as one may be leaves others behind, and nothing is waited for.
 
 use std::time::Duration;
 
@@ -28,19 +29,25 @@ const STRETCH: u32 = 4;
 
 /// How long the next unit is let fill after one of so many messages, of the `room` that there is for them, which took so long.
 pub fn rest(pace: Duration, room: usize, messages: usize, took: Duration) -> Duration {
+    let longest = pace.saturating_mul(STRETCH);
+    fill(pace.max(took.saturating_mul(2)).min(longest), room, messages).saturating_sub(took)
+}
+
+/// How far apart units begin at most, by what the last one had in it.
+fn fill(apart: Duration, room: usize, messages: usize) -> Duration {
     // A full one has left others behind.
     if messages >= room {
         return Duration::ZERO;
     }
-    let each = EACH.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX));
-    let longest = pace.saturating_mul(STRETCH);
-    each.min(pace.max(took.saturating_mul(2)).min(longest)).saturating_sub(took)
+    apart.min(EACH.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX)))
 }
 
 /// When the next unit may begin.
 #[derive(Debug)]
 pub struct Pace {
     pace: Duration,
+    /// Whether units that take long are further apart.
+    stretches: bool,
     /// The most messages in one unit.
     room: usize,
     /// In the last one; none: the next one need not wait.
@@ -52,7 +59,12 @@ pub struct Pace {
 impl Pace {
     /// Units of many messages, of which each has `room` for so many, begin so far apart; zero: one right after the other.
     pub fn new(pace: Duration, room: usize) -> Self {
-        Self { pace, room, messages: 0, begun: 0 }
+        Self { pace, stretches: true, room, messages: 0, begun: 0 }
+    }
+
+    /// The same for a loop that a saga comes back to after every step: however long its units take, no further apart.
+    pub fn hub(pace: Duration, room: usize) -> Self {
+        Self { stretches: false, ..Self::new(pace, room) }
     }
 
     /// The last unit is done: waits until another may begin. `false`: stopped meanwhile. Cancel-safe.
@@ -82,7 +94,10 @@ impl Pace {
         }
         // A clock that was set back makes it wait once, and no longer than usual.
         let took = Duration::from_nanos(clock.nanos().saturating_sub(self.begun));
-        rest(self.pace, self.room, self.messages, took)
+        if self.stretches {
+            return rest(self.pace, self.room, self.messages, took);
+        }
+        fill(self.pace, self.room, self.messages).saturating_sub(took)
     }
 }
 
@@ -120,9 +135,12 @@ mod tests {
 
     /// What was waited for between units of so many messages, each of which took so many ms.
     async fn units(most: u64, work: &[(usize, u64)]) -> Vec<u64> {
+        units_at(Pace::new(Duration::from_millis(most), 100), work).await
+    }
+
+    async fn units_at(mut pace: Pace, work: &[(usize, u64)]) -> Vec<u64> {
         let (clock, stop) = (Hands::default(), CancellationToken::new());
         clock.now.store(1_000, Ordering::Relaxed);
-        let mut pace = Pace::new(Duration::from_millis(most), 100);
         for (messages, ms) in work {
             assert!(pace.turn(&clock, &stop).await);
             pace.begin(&clock, *messages);
@@ -146,6 +164,12 @@ mod tests {
         let work = [(50, 20), (50, 35), (50, 200), (25, 20), (0, 0)];
         // Up to four paces, and a millisecond a message.
         assert_eq!(units(15, &work).await, [20, 15, 5]);
+    }
+
+    #[tokio::test]
+    async fn the_loop_that_all_come_back_to_lets_nothing_fill_for_longer_than_its_pace() {
+        let hub = Pace::hub(Duration::from_millis(5), 100);
+        assert_eq!(units_at(hub, &[(50, 2), (50, 5), (50, 20), (2, 1), (100, 1), (0, 0)]).await, [3, 1]);
     }
 
     #[tokio::test]

@@ -177,7 +177,7 @@ pub struct Bus {
     pub queue: usize,
     /// What the names of topics and groups begin with: several shops can share a cluster.
     pub prefix: String,
-    /// How long records wait for company on their way to a broker, in ms: fewer packets, and that much later at each hop.
+    /// How long records wait for company on their way to a broker, in ms, where a loop sends many.
     pub linger_ms: u64,
     /// On Kafka: how long a loop lets the next batch fill, in ms: see [`saga_runtime::pace`].
     pub pace_ms: u64,
@@ -286,7 +286,7 @@ impl Default for Stores {
             password: None,
             connections: 8,
             statement_timeout_ms: 10_000,
-            pace_ms: 5,
+            pace_ms: 20,
             connect_for_s: 60,
             migrate: true,
         }
@@ -300,7 +300,7 @@ impl Default for Bus {
             queue: 8_192,
             prefix: String::new(),
             linger_ms: 1,
-            pace_ms: 15,
+            pace_ms: 25,
             partitions: 2,
             replication: 1,
             retention_hours: 24,

@@ -11,6 +11,7 @@ pub mod participants;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use saga_runtime::{Definitions, LoopContext, OrchestratorGroup, OrchestratorOptions};
 use serde::{Deserialize, Serialize};
@@ -30,12 +31,20 @@ pub struct Config {
     pub recovery_rate: u32,
     /// The most messages in one unit of work.
     pub batch: usize,
+    /// How long a loop lets its next unit fill, in ms, if the others' pace is not less: see [`saga_runtime::pace`].
+    pub pace_ms: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
         let options = OrchestratorOptions::default();
-        Self { definitions: Vec::new(), cached_sagas: options.cached, recovery_rate: options.recovery_rate, batch: 512 }
+        Self {
+            definitions: Vec::new(),
+            cached_sagas: options.cached,
+            recovery_rate: options.recovery_rate,
+            batch: 512,
+            pace_ms: 5,
+        }
     }
 }
 
@@ -69,6 +78,7 @@ pub fn build(
     about: About,
 ) -> Service {
     context.options.batch = config.batch;
+    context.options.pace = context.options.pace.min(Duration::from_millis(config.pace_ms));
     let (orchestrator, handle) =
         OrchestratorGroup::new(context.clone(), Arc::clone(&stores.sagas), Arc::clone(&definitions), config.options());
     let sagas = Sagas::new(stores, definitions, handle, &context, about);

@@ -1,4 +1,11 @@
 //! Records out: a whole batch is handed to the client, and answered when the last of it is acknowledged.
+//!
+//! ```text
+//!   many ──► the client that lingers ──► few requests    under load: what a request costs counts
+//!   few  ──► the one that does not   ──► at once         a purchase that is alone: each hop is that much sooner
+//! ```
+//!
+//! Whoever publishes in order waits for an answer before the next batch, so that two clients mix up nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,13 +22,22 @@ use tokio::sync::Notify;
 
 use super::{LARGEST_LETTER, Options, is_unknown_topic, unavailable};
 
+/// No more than this go out at once: what follows from one message, a command and what is told of it.
+const FEW: usize = 4;
 /// How soon a full queue is tried again.
 const FULL_WAIT: Duration = Duration::from_millis(2);
 
 pub(super) type Client = ThreadedProducer<Reports>;
 
-/// The idempotent producer; made anew should it ever fail for good.
+/// Both clients.
 pub(super) struct Producer {
+    lingering: Lane,
+    /// None: no client lingers.
+    prompt: Option<Lane>,
+}
+
+/// An idempotent client; made anew should it ever fail for good.
+struct Lane {
     options: Options,
     client: RwLock<Arc<Client>>,
 }
@@ -71,16 +87,35 @@ impl ProducerContext for Reports {
 
 impl Producer {
     pub(super) fn new(options: &Options) -> Result<Self, BusError> {
-        let client = RwLock::new(Arc::new(create(options)?));
-        Ok(Self { options: options.clone(), client })
+        let prompt = Options { linger: Duration::ZERO, ..options.clone() };
+        let prompt = (!options.linger.is_zero()).then(|| Lane::new(prompt)).transpose()?;
+        Ok(Self { lingering: Lane::new(options.clone())?, prompt })
     }
 
     pub(super) fn client(&self) -> Arc<Client> {
-        Arc::clone(&self.client.read())
+        self.lingering.client()
     }
 
     /// Sends all; answers when all are acknowledged. Given up in between, they go out all the same.
     pub(super) async fn publish(&self, messages: Vec<Message>) -> Result<(), BusError> {
+        match &self.prompt {
+            Some(prompt) if messages.len() <= FEW => prompt.publish(messages).await,
+            _ => self.lingering.publish(messages).await,
+        }
+    }
+}
+
+impl Lane {
+    fn new(options: Options) -> Result<Self, BusError> {
+        let client = RwLock::new(Arc::new(create(&options)?));
+        Ok(Self { options, client })
+    }
+
+    fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client.read())
+    }
+
+    async fn publish(&self, messages: Vec<Message>) -> Result<(), BusError> {
         if messages.is_empty() {
             return Ok(());
         }
