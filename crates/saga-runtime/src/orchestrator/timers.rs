@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use saga_core::{Millis, SagaKey};
+use saga_core::{Millis, Saga, SagaKey};
 
 /// One moment per saga.
 #[derive(Debug, Default)]
@@ -27,6 +27,11 @@ impl Timers {
         if let Some(at) = at {
             self.queue.insert((at, key.clone()));
         }
+    }
+
+    /// When a saga wants to be looked at; a moment that is over is now, and nobody is late for it.
+    pub(super) fn follow(&mut self, saga: &Saga, now: Millis) {
+        self.set(&saga.key, saga.wake_at().map(|at| at.max(now)));
     }
 
     /// A saga's moment.

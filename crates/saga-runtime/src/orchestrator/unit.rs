@@ -185,9 +185,10 @@ impl Orchestrator {
             }
             return Ok(());
         }
+        let now = self.context.clock.now();
         for key in taken_over {
             let Some(saga) = self.cache.get(&key) else { continue };
-            self.timers.set(&key, saga.wake_at());
+            self.timers.follow(saga, now);
             if let Some(definition) = self.definitions.version(&key.definition, saga.definition_version) {
                 let effects = outstanding(definition, saga);
                 self.context.stats.recovered.add(effects.len() as u64);
@@ -413,7 +414,7 @@ impl Orchestrator {
             self.count(&decision);
             self.recovering.remove(key);
             self.patrol.moved(key);
-            self.timers.set(key, decision.next.wake_at());
+            self.timers.follow(&decision.next, self.context.clock.now());
             let definition = self.definitions.version(&key.definition, decision.next.definition_version);
             if let Some(definition) = definition {
                 let before = self.cache.get(key);

@@ -381,6 +381,11 @@ impl World {
         }
     }
 
+    /// How late timers were that the orchestrators of now woke up for, all together, in µs.
+    pub fn lateness(&self) -> u64 {
+        self.orchestrators.iter().map(|instance| instance.stats.timer_lag.snapshot().sum).sum()
+    }
+
     /// An operator's verb, to who drives another partition than the saga's.
     pub fn operate_elsewhere(&self, key: SagaKey, verb: Verb) {
         if let Some(neighbour) = &self.neighbour {

@@ -228,6 +228,25 @@ fn what_waits_for_a_human_past_its_deadline_is_left_alone() {
     lawful(&report);
 }
 
+/// Each further command of it would else be a timer that is ten minutes late: an alert, and nothing to be done about it.
+#[test]
+fn nobody_is_late_for_a_deadline_that_was_over_before() {
+    let report = sim::within(async {
+        let (mut world, key) = asked_for(tried_twice(), u64::from(u32::MAX), None);
+        world.bus.tap(|m| if m.topic == "product.last" { Fate::Lost } else { Fate::Weather });
+        open(&mut world).await;
+        world.start_neighbour();
+        until(&world, &key, Status::Stuck).await;
+        world.sim.sleep(600_000).await;
+        world.operate_elsewhere(key.clone(), Verb::Retry);
+        until(&world, &key, Status::Running).await;
+        until(&world, &key, Status::Stuck).await;
+        assert!(world.lateness() < 1_000_000, "{} µs", world.lateness());
+        world.end().await
+    });
+    lawful(&report);
+}
+
 #[test]
 fn what_is_stuck_is_not_sent_round_and_round() {
     let report = sim::within(async {
