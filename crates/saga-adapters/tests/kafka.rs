@@ -15,8 +15,12 @@ use testkit::conformance::bus::BusUnderTest;
 use testkit::conformance::{Fixture, until, within};
 use testkit::kafka::{broker, names};
 
+fn options() -> Options {
+    Options { prefix: "shop-".to_owned(), ..Options::new(broker(), "test") }
+}
+
 fn bus() -> KafkaBus {
-    KafkaBus::new(Options { prefix: "shop-".to_owned(), ..Options::new(broker(), "test") }).unwrap()
+    KafkaBus::new(options()).unwrap()
 }
 
 fn plan(name: &Name, partitions: u32) -> TopicPlan {
@@ -63,8 +67,7 @@ async fn topics_are_made_once_and_left_as_they_are() {
 async fn many_records_wait_for_company_and_a_few_do_not() {
     const LINGER: Duration = Duration::from_secs(2);
     let (bus, [topic, _]) = with_topics(1).await;
-    let patient = Options { prefix: "shop-".to_owned(), linger: LINGER, ..Options::new(broker(), "test") };
-    let patient = KafkaBus::new(patient).unwrap();
+    let patient = KafkaBus::new(Options { linger: LINGER, ..options() }).unwrap();
     let mut sent = Vec::new();
     let mut took = Vec::new();
     // The first of each kind also opens connections.

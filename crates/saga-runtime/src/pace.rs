@@ -29,25 +29,25 @@ const STRETCH: u32 = 4;
 
 /// How long the next unit is let fill after one of so many messages, of the `room` that there is for them, which took so long.
 pub fn rest(pace: Duration, room: usize, messages: usize, took: Duration) -> Duration {
-    let longest = pace.saturating_mul(STRETCH);
-    fill(pace.max(took.saturating_mul(2)).min(longest), room, messages).saturating_sub(took)
+    rest_within(pace, pace.saturating_mul(STRETCH), room, messages, took)
 }
 
-/// How far apart units begin at most, by what the last one had in it.
-fn fill(apart: Duration, room: usize, messages: usize) -> Duration {
+/// The same, with units that begin no further apart than `longest`.
+fn rest_within(pace: Duration, longest: Duration, room: usize, messages: usize, took: Duration) -> Duration {
     // A full one has left others behind.
     if messages >= room {
         return Duration::ZERO;
     }
-    apart.min(EACH.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX)))
+    let each = EACH.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX));
+    each.min(pace.max(took.saturating_mul(2)).min(longest)).saturating_sub(took)
 }
 
 /// When the next unit may begin.
 #[derive(Debug)]
 pub struct Pace {
     pace: Duration,
-    /// Whether units that take long are further apart.
-    stretches: bool,
+    /// How far apart units begin at most, however long they take.
+    longest: Duration,
     /// The most messages in one unit.
     room: usize,
     /// In the last one; none: the next one need not wait.
@@ -59,12 +59,12 @@ pub struct Pace {
 impl Pace {
     /// Units of many messages, of which each has `room` for so many, begin so far apart; zero: one right after the other.
     pub fn new(pace: Duration, room: usize) -> Self {
-        Self { pace, stretches: true, room, messages: 0, begun: 0 }
+        Self { pace, longest: pace.saturating_mul(STRETCH), room, messages: 0, begun: 0 }
     }
 
     /// The same for a loop that a saga comes back to after every step: however long its units take, no further apart.
     pub fn hub(pace: Duration, room: usize) -> Self {
-        Self { stretches: false, ..Self::new(pace, room) }
+        Self { longest: pace, ..Self::new(pace, room) }
     }
 
     /// The last unit is done: waits until another may begin. `false`: stopped meanwhile. Cancel-safe.
@@ -94,10 +94,7 @@ impl Pace {
         }
         // A clock that was set back makes it wait once, and no longer than usual.
         let took = Duration::from_nanos(clock.nanos().saturating_sub(self.begun));
-        if self.stretches {
-            return rest(self.pace, self.room, self.messages, took);
-        }
-        fill(self.pace, self.room, self.messages).saturating_sub(took)
+        rest_within(self.pace, self.longest, self.room, self.messages, took)
     }
 }
 

@@ -400,6 +400,7 @@ impl Orchestrator {
     ) -> Result<Vec<Item>, OrchestratorError> {
         let mut outcome: HashMap<usize, Result<SagaRow, ()>> = HashMap::new();
         let mut lost: HashSet<SagaKey> = HashSet::new();
+        let now = self.context.clock.now();
         for ((decision, at), written) in round.decisions.into_iter().zip(round.origin).zip(written) {
             let key = &items[at].key;
             if *written == Written::Conflict {
@@ -414,7 +415,7 @@ impl Orchestrator {
             self.count(&decision);
             self.recovering.remove(key);
             self.patrol.moved(key);
-            self.timers.follow(&decision.next, self.context.clock.now());
+            self.timers.follow(&decision.next, now);
             let definition = self.definitions.version(&key.definition, decision.next.definition_version);
             if let Some(definition) = definition {
                 let before = self.cache.get(key);

@@ -187,15 +187,21 @@ fn tried_twice() -> Definition {
         .unwrap()
 }
 
+/// What its last step is told is lost, so a human was told; there is a loop beside the one that drives it.
+async fn stuck_beside_a_neighbour() -> (World, SagaKey) {
+    let (mut world, key) = asked_for(tried_twice(), u64::from(u32::MAX), None);
+    world.bus.tap(|m| if m.topic == "product.last" { Fate::Lost } else { Fate::Weather });
+    open(&mut world).await;
+    world.start_neighbour();
+    until(&world, &key, Status::Stuck).await;
+    (world, key)
+}
+
 /// Nobody asks again for this saga, and whoever has its timer is gone.
 #[test]
 fn what_a_loop_has_decided_that_is_gone_is_gone_on_with() {
     let report = sim::within(async {
-        let (mut world, key) = asked_for(tried_twice(), u64::from(u32::MAX), None);
-        world.bus.tap(|m| if m.topic == "product.last" { Fate::Lost } else { Fate::Weather });
-        open(&mut world).await;
-        world.start_neighbour();
-        until(&world, &key, Status::Stuck).await;
+        let (mut world, key) = stuck_beside_a_neighbour().await;
         let (held, _release) = hold_first_command(&world);
         world.operate_elsewhere(key.clone(), Verb::Retry);
         held.notified().await;
@@ -232,11 +238,7 @@ fn what_waits_for_a_human_past_its_deadline_is_left_alone() {
 #[test]
 fn nobody_is_late_for_a_deadline_that_was_over_before() {
     let report = sim::within(async {
-        let (mut world, key) = asked_for(tried_twice(), u64::from(u32::MAX), None);
-        world.bus.tap(|m| if m.topic == "product.last" { Fate::Lost } else { Fate::Weather });
-        open(&mut world).await;
-        world.start_neighbour();
-        until(&world, &key, Status::Stuck).await;
+        let (world, key) = stuck_beside_a_neighbour().await;
         world.sim.sleep(600_000).await;
         world.operate_elsewhere(key.clone(), Verb::Retry);
         until(&world, &key, Status::Running).await;
