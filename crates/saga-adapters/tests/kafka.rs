@@ -90,6 +90,32 @@ async fn many_records_wait_for_company_and_a_few_do_not() {
     assert_eq!(read, sent, "whichever way they went, in the order in which they were sent");
 }
 
+/// The threads that hear acknowledgements, each with the ns that it has run.
+fn listeners() -> BTreeMap<String, u64> {
+    let read = |thread: &std::path::Path, what: &str| std::fs::read_to_string(thread.join(what)).unwrap_or_default();
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| entry.unwrap().path());
+    let ours = threads.filter(|thread| read(thread, "comm").trim() == "kafka-acks");
+    let ran = |thread: &std::path::Path| read(thread, "schedstat").split(' ').next().and_then(|ns| ns.parse().ok());
+    ours.filter_map(|thread| Some((thread.to_str()?.to_owned(), ran(&thread)?))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_nothing_is_sent_through_costs_next_to_nothing_and_goes_when_it_is_not_held_any_more() {
+    let others = listeners();
+    let bus = KafkaBus::new(Options { linger: Duration::from_millis(1), ..options() }).unwrap();
+    let (_, begun) = (tokio::time::sleep(Duration::from_millis(500)).await, listeners());
+    let (_, ended) = (tokio::time::sleep(Duration::from_secs(2)).await, listeners());
+    let ran = |(thread, before): (&String, &u64)| Some((thread.clone(), ended.get(thread)? - before));
+    let new: BTreeMap<String, u64> =
+        begun.iter().filter(|(thread, _)| !others.contains_key(*thread)).filter_map(ran).collect();
+    assert!(new.len() >= 2, "one that lingers, one that does not: {new:?}");
+    // Among them may be those of other tests, which do send.
+    assert!(*new.values().min().unwrap() < 4_000_000, "ns of two seconds: {new:?}");
+    drop(bus);
+    until("the threads have ended", || async { new.keys().filter(|t| !listeners().contains_key(*t)).count() >= 2 })
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lag_tells_what_waits_for_a_group() {
     let (bus, [topic, _]) = with_topics(2).await;
