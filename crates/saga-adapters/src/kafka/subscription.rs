@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -18,6 +18,9 @@ use saga_runtime::wire::header_name;
 use tokio_util::task::TaskTracker;
 
 use super::{is_unknown_topic, unavailable};
+
+/// What the values of a record's headers mostly have room in, in bytes.
+const HEADERS: usize = 256;
 
 /// Tells the log who has which partitions.
 struct Told {
@@ -176,7 +179,13 @@ impl Names {
 
     /// A record, copied out of the client's memory.
     pub(super) fn delivery(&self, message: &BorrowedMessage<'_>) -> Delivery {
-        let bytes = |slice: Option<&[u8]>| slice.map_or_else(Bytes::new, Bytes::copy_from_slice);
+        // All parts share one piece of memory.
+        let size = message.key_len() + message.payload_len() + HEADERS;
+        let mut memory = BytesMut::with_capacity(size);
+        let mut bytes = |slice: Option<&[u8]>| {
+            memory.extend_from_slice(slice.unwrap_or_default());
+            memory.split().freeze()
+        };
         let topic = self.topic(message.topic());
         let headers = message.headers().map_or_else(Headers::default, |headers| {
             headers.iter().map(|header| (header_name(header.key), bytes(header.value))).collect()
