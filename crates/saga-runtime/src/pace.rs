@@ -2,19 +2,20 @@
 //!
 //! ```text
 //!   busy:  unit ▪▪▪▪▪···  unit ▪▪▪▪▪▪▪··  unit ▪▪▪▪▪▪··    what arrives meanwhile is the next batch
-//!   idle:  unit ▪  unit ▪                                 a single message holds up a millisecond
+//!   idle:  unit ▪  unit ▪                                 a single message holds up a few milliseconds
 //! ```
 //!
 //! Not a linger: whatever arrives at an idle loop is taken up at once. But a loop that has just begun a unit of several
-//! messages lets the next one fill: a millisecond for each of them, up to the pace. A unit costs a commit, a round of
+//! messages lets the next one fill: a few milliseconds for each of them, up to the pace. A unit costs a commit, a round of
 //! requests to the broker and some wake-ups, however few messages it has; without a pace a loop at half load runs as many
 //! units as it can, each of a message or two, and that fills the machine. With one whatever the load, each hop of a
 //! purchase that is alone would wait for the hop before it.
 //!
 //! Where the machine is full units take long, and the next one fills for as long again as the last one took: the fewer
 //! units there are, the more of the machine is left for what is in them. Not so the loop that all sagas come back to after
-//! each step ([`Pace::hub`]): what it waits they all wait, once for every step, and it is one loop among many. A unit that
-//! was as large as one may be leaves others behind, and nothing is waited for.
+//! each step ([`Pace::hub`]): what it waits they all wait, once for every step, and it is one loop among many. It waits
+//! less for each message, and never for longer than its pace. A unit that was as large as one may be leaves others behind,
+//! and nothing is waited for.
 
 use std::time::Duration;
 
@@ -23,29 +24,18 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 
 /// What each message of a unit holds the next one up.
-const EACH: Duration = Duration::from_millis(1);
+const EACH: Duration = Duration::from_millis(3);
+/// The same at the loop that all come back to: what one saga waits there it waits once for every step.
+const EACH_AT_HUB: Duration = Duration::from_millis(1);
 /// How many paces apart units begin at most, however long they take.
 const STRETCH: u32 = 4;
-
-/// How long the next unit is let fill after one of so many messages, of the `room` that there is for them, which took so long.
-pub fn rest(pace: Duration, room: usize, messages: usize, took: Duration) -> Duration {
-    rest_within(pace, pace.saturating_mul(STRETCH), room, messages, took)
-}
-
-/// The same, with units that begin no further apart than `longest`.
-fn rest_within(pace: Duration, longest: Duration, room: usize, messages: usize, took: Duration) -> Duration {
-    // A full one has left others behind.
-    if messages >= room {
-        return Duration::ZERO;
-    }
-    let each = EACH.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX));
-    each.min(pace.max(took.saturating_mul(2)).min(longest)).saturating_sub(took)
-}
 
 /// When the next unit may begin.
 #[derive(Debug)]
 pub struct Pace {
     pace: Duration,
+    /// What each message of a unit holds the next one up.
+    each: Duration,
     /// How far apart units begin at most, however long they take.
     longest: Duration,
     /// The most messages in one unit.
@@ -59,12 +49,22 @@ pub struct Pace {
 impl Pace {
     /// Units of many messages, of which each has `room` for so many, begin so far apart; zero: one right after the other.
     pub fn new(pace: Duration, room: usize) -> Self {
-        Self { pace, longest: pace.saturating_mul(STRETCH), room, messages: 0, begun: 0 }
+        Self { pace, each: EACH, longest: pace.saturating_mul(STRETCH), room, messages: 0, begun: 0 }
     }
 
     /// The same for a loop that a saga comes back to after every step: however long its units take, no further apart.
     pub fn hub(pace: Duration, room: usize) -> Self {
-        Self { longest: pace, ..Self::new(pace, room) }
+        Self { each: EACH_AT_HUB, longest: pace, ..Self::new(pace, room) }
+    }
+
+    /// How long the next unit is let fill after one of so many messages, which took so long.
+    pub fn rest(&self, messages: usize, took: Duration) -> Duration {
+        // A full one has left others behind.
+        if messages >= self.room {
+            return Duration::ZERO;
+        }
+        let each = self.each.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX));
+        each.min(self.pace.max(took.saturating_mul(2)).min(self.longest)).saturating_sub(took)
     }
 
     /// The last unit is done: waits until another may begin. `false`: stopped meanwhile. Cancel-safe.
@@ -94,7 +94,7 @@ impl Pace {
         }
         // A clock that was set back makes it wait once, and no longer than usual.
         let took = Duration::from_nanos(clock.nanos().saturating_sub(self.begun));
-        rest_within(self.pace, self.longest, self.room, self.messages, took)
+        self.rest(self.messages, took)
     }
 }
 
@@ -148,25 +148,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_busy_loops_units_begin_apart() {
-        assert_eq!(units(5, &[(9, 1), (5, 2), (7, 3), (6, 9), (8, 0)]).await, [4, 3, 3]);
+        assert_eq!(units(5, &[(9, 1), (5, 2), (7, 3), (6, 9), (8, 0)]).await, [4, 3, 3, 9]);
     }
 
     #[tokio::test]
     async fn few_messages_hold_up_the_next_ones_no_longer_than_they_are_many() {
-        assert_eq!(units(15, &[(1, 1), (3, 1), (40, 1), (0, 0), (1, 0)]).await, [2, 14]);
+        assert_eq!(units(15, &[(1, 1), (2, 1), (40, 1), (0, 0), (1, 0)]).await, [2, 5, 14]);
     }
 
     #[tokio::test]
     async fn units_that_take_long_let_the_next_one_fill_as_long_again() {
-        let work = [(50, 20), (50, 35), (50, 200), (25, 20), (0, 0)];
-        // Up to four paces, and a millisecond a message.
-        assert_eq!(units(15, &work).await, [20, 15, 5]);
+        let work = [(50, 20), (50, 35), (50, 200), (8, 20), (0, 0)];
+        // Up to four paces, and three milliseconds a message.
+        assert_eq!(units(15, &work).await, [20, 25, 4]);
     }
 
     #[tokio::test]
     async fn the_loop_that_all_come_back_to_lets_nothing_fill_for_longer_than_its_pace() {
         let hub = Pace::hub(Duration::from_millis(5), 100);
-        assert_eq!(units_at(hub, &[(50, 2), (50, 5), (50, 20), (2, 1), (100, 1), (0, 0)]).await, [3, 1]);
+        // Where a participant would wait for three, a saga that is alone waits one.
+        assert_eq!(units_at(hub, &[(50, 2), (50, 5), (50, 20), (2, 1), (100, 1), (1, 0), (0, 0)]).await, [3, 1, 1]);
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use saga_runtime::StoreError;
-use saga_runtime::pace;
+use saga_runtime::pace::Pace;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -45,11 +45,12 @@ where
         let room = limit.max(1);
         let (queue, mut waiting) = mpsc::channel::<Waiting<T, R>>(room * 4);
         let work = async move {
+            let pace = Pace::new(apart, room);
             let mut batch = Vec::with_capacity(room);
             while waiting.recv_many(&mut batch, room).await > 0 {
                 let (begun, together) = (now(), batch.len());
                 write(std::mem::take(&mut batch), &run).await;
-                pause(pace::rest(apart, room, together, now() - begun)).await;
+                pause(pace.rest(together, now() - begun)).await;
             }
         };
         #[expect(
