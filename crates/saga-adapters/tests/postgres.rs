@@ -378,19 +378,20 @@ mod groups {
                 async move { Ok(items) }
             });
             let mut requests = tokio::task::JoinSet::new();
-            // Eight at once let the next ones wait for the whole pace, one for a millisecond.
+            // Eight at once let the next ones wait for the whole pace, one for three milliseconds.
             let first = (1..=8).map(|item| (item, 0));
-            for (item, after) in first.chain([(9, 1), (10, 4), (11, 7), (12, 8), (13, 20)]) {
+            for (item, after) in first.chain([(9, 1), (10, 4), (11, 12), (12, 13), (13, 16), (14, 25)]) {
                 let (groups, sim) = (groups.clone(), Arc::clone(&sim));
                 requests.spawn(async move {
                     sim.sleep(after).await;
                     groups.put(item).await
                 });
             }
-            assert_eq!(requests.join_all().await.iter().filter(|answer| answer.is_ok()).count(), 13);
-            assert_eq!(sim.elapsed(), 20, "who comes to an idle one does not wait");
+            assert_eq!(requests.join_all().await.iter().filter(|answer| answer.is_ok()).count(), 14);
+            assert_eq!(sim.elapsed(), 25, "who comes to an idle one does not wait");
             let batches: Vec<Vec<u8>> = batches.lock().clone();
-            assert_eq!(batches, [(1..=8).collect(), vec![9, 10], vec![11], vec![12], vec![13]]);
+            let each = [(1..=8).collect(), vec![9, 10], vec![11], vec![12], vec![13], vec![14]];
+            assert_eq!(batches, each);
         });
     }
 
