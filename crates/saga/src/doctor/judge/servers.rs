@@ -83,7 +83,8 @@ pub(super) fn brokers(brokers: &Brokers, config: &Config, found: &mut Vec<Findin
                 "nodes",
                 format!("two members of {group} call themselves {}", twice[0]),
                 "two processes with one node number make the same ids",
-                "give every process of a service a node of its own (SAGA_NODE, 0 to 31)",
+                "if one was killed just now, look again after bus.session_timeout_ms; else give every process of a service \
+                 a node of its own (SAGA_NODE, 0 to 31)",
             ));
         }
     }
