@@ -17,6 +17,8 @@
 //! less for each message, and never for longer than its pace. A unit that was as large as one may be leaves others behind,
 //! and nothing is waited for.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -86,6 +88,17 @@ impl Pace {
             self.begun = clock.nanos();
             self.messages = messages;
         }
+    }
+
+    /// A unit of messages of these sagas begins. Those of one are no company for each other: they count as one, unless
+    /// the unit is full of them.
+    pub fn begin_of<K: Eq + Hash>(&mut self, clock: &dyn Clock, sagas: impl ExactSizeIterator<Item = K>) {
+        if self.pace.is_zero() {
+            return;
+        }
+        let messages = sagas.len();
+        let company = if messages < self.room { sagas.collect::<HashSet<_>>().len() } else { messages };
+        self.begin(clock, company);
     }
 
     fn left(&self, clock: &dyn Clock) -> Duration {
@@ -173,6 +186,17 @@ mod tests {
     #[tokio::test]
     async fn what_a_full_unit_left_behind_is_not_waited_for() {
         assert_eq!(units(5, &[(100, 1), (99, 1), (101, 0), (1, 0)]).await, [4]);
+    }
+
+    #[tokio::test]
+    async fn the_messages_of_one_saga_hold_up_the_next_ones_as_one_and_a_full_unit_of_them_nobody() {
+        let (clock, stop) = (Hands::default(), CancellationToken::new());
+        let mut pace = Pace::new(Duration::from_millis(25), 100);
+        for sagas in [vec![7; 9], vec![7, 8, 7, 9], vec![7; 100], vec![], vec![7]] {
+            assert!(pace.turn(&clock, &stop).await);
+            pace.begin_of(&clock, sagas.iter());
+        }
+        assert_eq!(*clock.waits.lock(), [3, 9]);
     }
 
     #[tokio::test]

@@ -8,7 +8,6 @@
 //! the orchestrator for everything again. One event never harms its neighbours: what is not lawful, or is about a purchase
 //! that does not exist, becomes a dead letter.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,7 +80,8 @@ impl Consumer {
             match arrived {
                 Ok(deliveries) => {
                     failures = 0;
-                    pace.begin(&*self.clock, company(&deliveries));
+                    // A purchase that is alone is told in nine records.
+                    pace.begin_of(&*self.clock, deliveries.iter().map(|delivery| &delivery.message.key));
                     if !self.unit(deliveries, &mut held).await {
                         return;
                     }
@@ -316,42 +316,5 @@ impl Consumer {
             () = self.stop.cancelled() => false,
             () = self.clock.sleep(wait) => true,
         }
-    }
-}
-
-/// How many a batch counts for when the next one is let fill: a purchase that is alone is told in nine records, and is no
-/// company for itself. A full one has left others behind, whoever they are of.
-fn company(deliveries: &[Delivery]) -> usize {
-    if deliveries.len() >= BATCH {
-        return deliveries.len();
-    }
-    deliveries.iter().map(|delivery| &delivery.message.key).collect::<HashSet<_>>().len()
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use saga_core::Name;
-    use saga_runtime::bus::{Headers, Position};
-
-    use super::*;
-
-    fn batch(keys: impl Iterator<Item = usize>) -> Vec<Delivery> {
-        let topic = Name::new("purchase-result");
-        let position = Position { topic: topic.clone(), partition: 0, offset: 0 };
-        let of = |key: usize| {
-            let key = Bytes::from(key.to_string());
-            let message = Message { topic: topic.clone(), key, headers: Headers::default(), payload: Bytes::new() };
-            Delivery { position: position.clone(), message }
-        };
-        keys.map(of).collect()
-    }
-
-    #[test]
-    fn the_records_of_one_purchase_wait_for_others_as_one_and_a_full_batch_for_nobody() {
-        assert_eq!(company(&batch([7; 9].into_iter())), 1);
-        assert_eq!(company(&batch([7, 8, 7, 9].into_iter())), 3);
-        assert_eq!(company(&batch([7; BATCH].into_iter())), BATCH);
-        assert_eq!(company(&[]), 0);
     }
 }
