@@ -97,6 +97,23 @@ mod whose_it_is {
         connect(&url, &V1).await.unwrap();
     }
 
+    #[tokio::test]
+    async fn tables_are_analyzed_by_a_small_sample_unless_somebody_chose_another() {
+        let (_, url) = open().await;
+        let targets = "select string_agg(attname || ' ' || attstattarget, ', ' order by attnum) from pg_attribute
+            where attrelid = 'entry'::regclass and attnum > 0";
+        assert_eq!(sql(name_of(&url), targets), "id 10");
+        sql(name_of(&url), "alter table entry alter id set statistics 500");
+        // A database of before is looked after, too.
+        sql(name_of(&url), "alter table schema_migrations alter name set statistics -1");
+        connect(&url, &V1).await.unwrap();
+        connect(&url, &V2).await.unwrap();
+        assert_eq!(sql(name_of(&url), targets), "id 500, text 10");
+        let left = "select count(*) from pg_attribute a join pg_class c on c.oid = attrelid
+            where relnamespace = 'public'::regnamespace and relkind = 'r' and attnum > 0 and attstattarget = -1";
+        assert_eq!(sql(name_of(&url), left), "0");
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn d13_several_programs_may_open_a_new_database_at_once() {
         let url = database();
