@@ -21,6 +21,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -111,6 +112,23 @@ impl Pace {
     }
 }
 
+/// Receives what waits in a queue, up to `room`, and what those are about to send who were woken together with the first:
+/// the answers of a group commit wake a request each, and the runtime lets whoever waits for the first of them run before
+/// the second. Without that moment a unit of one begins, and all the others are the next one. Answers how many there are in
+/// `batch`; zero: all senders are gone. Cancel-safe as far as `batch` is kept.
+pub async fn gather<T>(queue: &mut mpsc::Receiver<T>, batch: &mut Vec<T>, room: usize) -> usize {
+    if queue.recv_many(batch, room).await == 0 {
+        return batch.len();
+    }
+    tokio::task::yield_now().await;
+    while batch.len() < room
+        && let Ok(more) = queue.try_recv()
+    {
+        batch.push(more);
+    }
+    batch.len()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -120,6 +138,8 @@ mod tests {
     use async_trait::async_trait;
     use parking_lot::Mutex;
     use saga_core::Millis;
+    use tokio::sync::oneshot;
+    use tokio::task::JoinSet;
 
     use super::*;
 
@@ -223,5 +243,35 @@ mod tests {
         stop.cancel();
         assert!(!pace.turn(&clock, &stop).await);
         assert!(clock.waits.lock().is_empty());
+    }
+
+    // All on the one worker, as a service's loops are.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn those_who_are_woken_together_are_gathered_together() {
+        let (queue, mut waiting) = mpsc::channel(16);
+        let mut gatherer = JoinSet::new();
+        gatherer.spawn(async move {
+            let first = gather(&mut waiting, &mut Vec::new(), 8).await;
+            (first, gather(&mut waiting, &mut Vec::new(), 8).await)
+        });
+        let mut answered = JoinSet::new();
+        answered.spawn(async move {
+            let (mut wakes, mut asking) = (Vec::new(), JoinSet::new());
+            for number in 0..8 {
+                let (wake, woken) = oneshot::channel::<()>();
+                let queue = queue.clone();
+                asking.spawn(async move {
+                    woken.await.unwrap();
+                    queue.send(number).await.unwrap();
+                });
+                wakes.push(wake);
+            }
+            tokio::task::yield_now().await;
+            wakes.into_iter().for_each(|wake| wake.send(()).unwrap());
+            drop(queue);
+            asking.join_all().await;
+        });
+        answered.join_all().await;
+        assert_eq!(gatherer.join_all().await, [(8, 0)]);
     }
 }

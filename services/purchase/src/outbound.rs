@@ -8,6 +8,7 @@ use std::sync::Arc;
 use contracts::purchase::DEFINITION;
 use saga_core::protocol::{Cancel, Start};
 use saga_core::{Definition, Json, Name, SagaKey};
+use saga_runtime::pace::gather;
 use saga_runtime::stats::Counter;
 use saga_runtime::trace::TraceContext;
 use saga_runtime::trace::units::mark;
@@ -155,7 +156,7 @@ impl Queue {
         loop {
             tokio::select! {
                 biased;
-                count = self.0.recv_many(&mut batch, BATCH) => if count == 0 { return },
+                count = gather(&mut self.0, &mut batch, BATCH) => if count == 0 { return },
                 () = stop.cancelled() => return,
             }
             while let Err(error) = bus.publish(batch.clone()).await {

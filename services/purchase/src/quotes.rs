@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use saga_runtime::Clock;
-use saga_runtime::pace::Pace;
+use saga_runtime::pace::{Pace, gather};
 use saga_runtime::trace::{self, TraceContext};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -82,7 +82,7 @@ async fn questions(
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            count = asked.recv_many(&mut waiting, QUEUE) => if count == 0 { return },
+            count = gather(&mut asked, &mut waiting, QUEUE) => if count == 0 { return },
         }
         pace.begin(&*clock, waiting.len());
         for question in split(std::mem::take(&mut waiting)) {

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use saga_runtime::StoreError;
-use saga_runtime::pace::Pace;
+use saga_runtime::pace::{Pace, gather};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -47,7 +47,7 @@ where
         let work = async move {
             let pace = Pace::new(apart, room);
             let mut batch = Vec::with_capacity(room);
-            while waiting.recv_many(&mut batch, room).await > 0 {
+            while gather(&mut waiting, &mut batch, room).await > 0 {
                 let (begun, together) = (now(), batch.len());
                 write(std::mem::take(&mut batch), &run).await;
                 pause(pace.rest(together, now() - begun)).await;
