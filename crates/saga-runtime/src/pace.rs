@@ -249,13 +249,14 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn those_who_are_woken_together_are_gathered_together() {
         let (queue, mut waiting) = mpsc::channel(16);
+        let (gathered, counted) = oneshot::channel();
         let mut gatherer = JoinSet::new();
         gatherer.spawn(async move {
-            let first = gather(&mut waiting, &mut Vec::new(), 8).await;
-            (first, gather(&mut waiting, &mut Vec::new(), 8).await)
+            gathered.send(gather(&mut waiting, &mut Vec::new(), 8).await).unwrap();
+            gather(&mut waiting, &mut Vec::new(), 8).await
         });
-        let mut answered = JoinSet::new();
-        answered.spawn(async move {
+        let mut answers = JoinSet::new();
+        answers.spawn(async move {
             let (mut wakes, mut asking) = (Vec::new(), JoinSet::new());
             for number in 0..8 {
                 let (wake, woken) = oneshot::channel::<()>();
@@ -263,15 +264,16 @@ mod tests {
                 asking.spawn(async move {
                     woken.await.unwrap();
                     queue.send(number).await.unwrap();
+                    // As a request that waits for its answer: to end would wake somebody else first.
+                    std::future::pending::<()>().await;
                 });
                 wakes.push(wake);
             }
             tokio::task::yield_now().await;
             wakes.into_iter().for_each(|wake| wake.send(()).unwrap());
-            drop(queue);
-            asking.join_all().await;
+            counted.await.unwrap()
         });
-        answered.join_all().await;
-        assert_eq!(gatherer.join_all().await, [(8, 0)]);
+        assert_eq!(answers.join_all().await, [8]);
+        assert_eq!(gatherer.join_all().await, [0]);
     }
 }
