@@ -43,11 +43,8 @@ pub(super) async fn bring_up_to_date(client: &mut Client, schema: &Schema, migra
     }
     let found = applied(&transaction, schema).await?;
     let known = schema.migrations.len();
-    if found < known && !migrate {
-        return Err(ConnectReason::Older { found, known });
-    }
     if !migrate {
-        return Ok(());
+        return if found < known { Err(ConnectReason::Older { found, known }) } else { Ok(()) };
     }
     if found < known {
         apply(&transaction, schema, found).await?;
