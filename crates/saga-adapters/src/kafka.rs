@@ -10,6 +10,7 @@ mod peek;
 mod producer;
 mod subscription;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,8 +70,11 @@ impl Options {
     }
 
     /// A topic's name on the cluster.
-    fn remote(&self, topic: &Name) -> String {
-        format!("{}{topic}", self.prefix)
+    fn remote<'n>(&self, topic: &'n Name) -> Cow<'n, str> {
+        match self.prefix.as_str() {
+            "" => topic.as_str().into(),
+            prefix => format!("{prefix}{topic}").into(),
+        }
     }
 
     /// A topic of ours, by its name on the cluster.
@@ -151,7 +155,7 @@ impl KafkaBus {
     }
 
     fn names(&self, topics: &[Name]) -> subscription::Names {
-        subscription::Names::new(topics.iter().map(|topic| (self.0.options.remote(topic), topic.clone())))
+        subscription::Names::new(topics.iter().map(|topic| (self.0.options.remote(topic).into_owned(), topic.clone())))
     }
 
     /// Makes sure that topics exist; what is not known is looked for.

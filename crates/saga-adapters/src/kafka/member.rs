@@ -9,7 +9,7 @@
 //! partition at the broker. When the group is balanced anew, a partition that comes back to us keeps its loop: only
 //! what had waited on its shelf is delivered again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -22,7 +22,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::subscription::{Names, check, store, tell};
+use super::subscription::{Names, Returned, check, tell};
 use super::unavailable;
 
 /// A shelf with more than this is not filled further.
@@ -231,7 +231,7 @@ impl Pump {
                 names: self.names.clone(),
                 partition: *partition,
                 shelf,
-                next: HashMap::new(),
+                returned: Returned::default(),
             });
             let _ = self.tell.send(Assignment::Assigned { partition: *partition, subscription });
         }
@@ -255,8 +255,7 @@ struct Reader {
     names: Names,
     partition: u32,
     shelf: Arc<Shelf>,
-    /// By topic: what comes next after all that was returned.
-    next: HashMap<Name, i64>,
+    returned: Returned,
 }
 
 impl Reader {
@@ -273,10 +272,7 @@ impl Reader {
             pause(&self.consumer, &self.names, self.partition, false);
         }
         drop(state);
-        for Delivery { position, .. } in &taken {
-            let offset = i64::try_from(position.offset).unwrap_or(i64::MAX - 1);
-            self.next.insert(position.topic.clone(), offset + 1);
-        }
+        self.returned.note(&taken);
         Ok(taken)
     }
 }
@@ -294,10 +290,6 @@ impl Subscription for Reader {
     }
 
     async fn commit(&mut self) -> Result<(), BusError> {
-        let partition = i32::try_from(self.partition).unwrap_or_default();
-        for (topic, offset) in self.next.drain() {
-            store(&self.consumer, self.names.remote_of(&topic), partition, offset)?;
-        }
-        Ok(())
+        self.returned.store(&self.consumer, &self.names)
     }
 }

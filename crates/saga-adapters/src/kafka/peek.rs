@@ -67,7 +67,7 @@ impl KafkaBus {
         let there = self.partitions().await?;
         let count = *there.get(&peek.topic).ok_or_else(|| BusError::UnknownTopic(peek.topic.clone()))?;
         let partitions: Vec<u32> = (0..count).filter(|p| peek.partition.is_none_or(|only| only == *p)).collect();
-        let (config, remote) = (self.onlooker(), self.0.options.remote(&peek.topic));
+        let (config, remote) = (self.onlooker(), self.0.options.remote(&peek.topic).into_owned());
         let limit = self.0.options.request_timeout;
         blocking(move || read(&config, &remote, &partitions, &peek, limit).map_err(|error| unavailable(&error))).await
     }

@@ -55,8 +55,7 @@ pub(super) struct KafkaSubscription {
     /// Always there until the drop.
     consumer: Option<StreamConsumer<Told>>,
     names: Names,
-    /// By topic and partition: what comes next after all that was returned.
-    next: HashMap<(Name, i32), i64>,
+    returned: Returned,
     leaving: TaskTracker,
 }
 
@@ -66,40 +65,33 @@ impl KafkaSubscription {
         let consumer: StreamConsumer<Told> =
             config.create_with_context(Told { group }).map_err(|error| unavailable(&error))?;
         consumer.subscribe(&names.remote()).map_err(|error| unavailable(&error))?;
-        Ok(Self { consumer: Some(consumer), names, next: HashMap::new(), leaving })
+        Ok(Self { consumer: Some(consumer), names, returned: Returned::default(), leaving })
     }
 }
 
 #[async_trait]
 impl Subscription for KafkaSubscription {
     async fn next(&mut self, max: usize) -> Result<Vec<Delivery>, BusError> {
-        let Self { consumer: Some(consumer), names, next, .. } = self else { return Err(BusError::Closed) };
-        let mut take = |message: &BorrowedMessage<'_>| {
-            let delivery = names.delivery(message);
-            next.insert((delivery.position.topic.clone(), message.partition()), message.offset() + 1);
-            delivery
-        };
+        let Self { consumer: Some(consumer), names, returned, .. } = self else { return Err(BusError::Closed) };
         let mut deliveries = Vec::new();
         loop {
             match consumer.recv().await {
-                Ok(message) => break deliveries.push(take(&message)),
+                Ok(message) => break deliveries.push(names.delivery(&message)),
                 Err(error) => check(&error)?,
             }
         }
         while deliveries.len() < max
             && let Some(Ok(message)) = consumer.recv().now_or_never()
         {
-            deliveries.push(take(&message));
+            deliveries.push(names.delivery(&message));
         }
+        returned.note(&deliveries);
         Ok(deliveries)
     }
 
     async fn commit(&mut self) -> Result<(), BusError> {
         let Some(consumer) = &self.consumer else { return Err(BusError::Closed) };
-        for ((topic, partition), offset) in self.next.drain() {
-            store(consumer, self.names.remote_of(&topic), partition, offset)?;
-        }
-        Ok(())
+        self.returned.store(consumer, &self.names)
     }
 }
 
@@ -113,19 +105,40 @@ impl Drop for KafkaSubscription {
     }
 }
 
-/// Marks what comes before `offset` as dealt with.
-pub(super) fn store<C: ConsumerContext>(
-    consumer: &StreamConsumer<C>,
-    topic: &str,
-    partition: i32,
-    offset: i64,
-) -> Result<(), BusError> {
-    // The client counts the record that was dealt with, not the next one.
-    match consumer.store_offset(topic, partition, offset - 1) {
-        Ok(()) => Ok(()),
-        // It went to another member, which gets the records again.
-        Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) => Ok(()),
-        Err(error) => Err(unavailable(&error)),
+/// By topic and partition: the last of the records that were returned and have not been marked as dealt with.
+#[derive(Default)]
+pub(super) struct Returned(HashMap<(Name, u32), u64>);
+
+impl Returned {
+    pub(super) fn note(&mut self, deliveries: &[Delivery]) {
+        // The client gives out what it has of one partition before the next one's: looked up once for all of them.
+        let together = |one: &Delivery, other: &Delivery| {
+            one.position.partition == other.position.partition && one.position.topic == other.position.topic
+        };
+        for run in deliveries.chunk_by(together) {
+            let Some(Delivery { position: Position { topic, partition, offset }, .. }) = run.last() else { continue };
+            self.0.insert((topic.clone(), *partition), *offset);
+        }
+    }
+
+    /// Marks them, and what came before them, as dealt with.
+    pub(super) fn store<C: ConsumerContext>(
+        &mut self,
+        consumer: &StreamConsumer<C>,
+        names: &Names,
+    ) -> Result<(), BusError> {
+        for ((topic, partition), offset) in self.0.drain() {
+            let partition = i32::try_from(partition).unwrap_or_default();
+            // The client counts the record that was dealt with, not the next one.
+            let offset = i64::try_from(offset).unwrap_or_default();
+            match consumer.store_offset(names.remote_of(&topic), partition, offset) {
+                Ok(()) => {}
+                // It went to another member, which gets the records again.
+                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) => {}
+                Err(error) => return Err(unavailable(&error)),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -188,7 +201,9 @@ impl Names {
         };
         let topic = self.topic(message.topic());
         let headers = message.headers().map_or_else(Headers::default, |headers| {
-            headers.iter().map(|header| (header_name(header.key), bytes(header.value))).collect()
+            let mut all = Vec::with_capacity(headers.count());
+            all.extend(headers.iter().map(|header| (header_name(header.key), bytes(header.value))));
+            all.into()
         });
         let position = Position {
             topic: topic.clone(),
