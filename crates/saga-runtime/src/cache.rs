@@ -39,8 +39,13 @@ pub trait Filter: Send + Sync + 'static {
     /// All ids that exist have been added.
     async fn ready(&self);
 
+    /// For each id, in order; `false`: it certainly does not exist.
+    async fn may_contain_each(&self, ids: &[u64]) -> Vec<bool>;
+
     /// `false`: it certainly does not exist.
-    async fn may_contain(&self, id: u64) -> bool;
+    async fn may_contain(&self, id: u64) -> bool {
+        self.may_contain_each(&[id]).await.first().copied().unwrap_or(true)
+    }
 }
 
 /// Lets one of many do what all want done (reading a row that just left the cache). A hint: two may hold it after a

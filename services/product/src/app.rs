@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use chassis::ids::IdGen;
 use chassis::problem::{Code, Problem};
+use futures_util::future::join_all;
 use quick_cache::sync::Cache;
 use saga_core::Millis;
 use saga_runtime::cache::Filter;
@@ -192,11 +193,8 @@ impl Products {
     /// # Errors
     /// `not_found`.
     pub async fn product(&self, id: u64) -> Result<Arc<Product>, Problem> {
-        let found = if self.stats.filtered(self.filter.may_contain(id).await) {
-            self.store.products(vec![id]).await?
-        } else {
-            Vec::new()
-        };
+        let possible = self.possible(vec![id]).await;
+        let found = if possible.is_empty() { Vec::new() } else { self.store.products(possible).await? };
         let product = found.into_iter().next().ok_or_else(|| refused(Refused::NotFound))?;
         Ok(self.remember(product, self.clock.now(), self.config.cache_ms))
     }
@@ -209,8 +207,38 @@ impl Products {
         let now = self.clock.now();
         // Half of the age is the shared cache's, the other half ours: together no older than promised.
         let age = if self.cache.is_some() { self.config.cache_ms / 2 } else { self.config.cache_ms };
-        let mut found = Vec::with_capacity(ids.len());
-        let mut missing = Vec::new();
+        let (mut found, mut missing) = self.remembered(ids, now);
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        // What is soon too old is read with what is: of fifty products each is read anew with the others, not each alone.
+        found.retain(|product| {
+            let fresh = self.seen.get(&product.id).is_some_and(|seen| seen.until > now + age / 2);
+            if !fresh {
+                missing.push(product.id);
+            }
+            fresh
+        });
+        // All at once: those that were read together are also too old together.
+        let shared = join_all(missing.iter().map(|id| self.cache.peek::<Product>(*id))).await;
+        let mut unknown = Vec::with_capacity(missing.len());
+        for (id, product) in missing.into_iter().zip(shared) {
+            match product {
+                Some(product) => found.push(self.remember(product, now, age)),
+                None => unknown.push(id),
+            }
+        }
+        for product in self.load(self.possible(unknown).await).await? {
+            found.push(self.remember(product, now, age));
+        }
+        let place = |product: &Arc<Product>| ids.iter().position(|id| *id == product.id);
+        found.sort_by_key(place);
+        Ok(found)
+    }
+
+    /// Those that this process has seen lately enough, and the others.
+    fn remembered(&self, ids: &[u64], now: Millis) -> (Vec<Arc<Product>>, Vec<u64>) {
+        let (mut found, mut missing) = (Vec::with_capacity(ids.len()), Vec::new());
         for id in ids {
             match self.seen.get(id).filter(|seen| seen.until > now) {
                 Some(seen) => found.push(seen.product),
@@ -219,29 +247,23 @@ impl Products {
         }
         self.stats.hits.add(found.len() as u64);
         self.stats.misses.add(missing.len() as u64);
-        if missing.is_empty() {
-            return Ok(found);
+        (found, missing)
+    }
+
+    /// Those that the filter does not deny.
+    async fn possible(&self, mut ids: Vec<u64>) -> Vec<u64> {
+        if !ids.is_empty() {
+            let mut possible = self.filter.may_contain_each(&ids).await.into_iter();
+            ids.retain(|_| self.stats.filtered(possible.next().unwrap_or(true)));
         }
-        let mut wanted = Vec::with_capacity(missing.len());
-        for id in missing {
-            if let Some(product) = self.cache.peek::<Product>(id).await {
-                found.push(self.remember(product, now, age));
-            } else if self.stats.filtered(self.filter.may_contain(id).await) {
-                wanted.push(id);
-            }
-        }
-        if !wanted.is_empty() {
-            for product in self.load(wanted).await? {
-                found.push(self.remember(product, now, age));
-            }
-        }
-        let place = |product: &Arc<Product>| ids.iter().position(|id| *id == product.id);
-        found.sort_by_key(place);
-        Ok(found)
+        ids
     }
 
     /// From the database. Of many that miss one product at once, one reads.
     async fn load(&self, wanted: Vec<u64>) -> Result<Vec<Product>, StoreError> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
         let keep = |product: Product| Loaded { version: product.version, keep: true, value: product };
         if let [id] = wanted[..] {
             let load = async || Ok::<_, StoreError>(self.store.products(vec![id]).await?.into_iter().next().map(keep));
@@ -249,9 +271,8 @@ impl Products {
         }
         let products = self.store.products(wanted).await?;
         if self.cache.is_some() {
-            for product in &products {
-                self.cache.put(product.id, &keep(product.clone())).await;
-            }
+            let put = async |product: &Product| self.cache.put(product.id, &keep(product.clone())).await;
+            join_all(products.iter().map(put)).await;
         }
         Ok(products)
     }

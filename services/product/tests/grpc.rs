@@ -5,7 +5,7 @@ mod desk;
 
 use contracts::product::product_service_client::ProductServiceClient;
 use contracts::product::{CartItem, CheckProductsRequest, CheckedProduct, GetProductsRequest, ProductStatus};
-use desk::{Shop, take};
+use desk::{Shop, take, undo};
 use serde_json::json;
 use tonic::Code;
 
@@ -82,4 +82,24 @@ async fn a_product_that_was_asked_for_before_it_existed_is_found_when_it_does() 
     assert_eq!(check(&shop, &[(next, 1)]).await.unwrap()[0].status(), ProductStatus::NotFound);
     assert_eq!(shop.product(10, 1).await, next);
     assert_eq!(check(&shop, &[(next, 1)]).await.unwrap()[0].status(), ProductStatus::Ok);
+}
+
+#[tokio::test]
+async fn what_is_soon_too_old_is_read_with_what_is_and_not_again_by_itself() {
+    let shop = Shop::open().await;
+    let (tea, cup) = (shop.product(1390, 2).await, shop.product(3780, 2).await);
+    let both = async || {
+        let found = check(&shop, &[(tea, 2), (cup, 2)]).await.unwrap();
+        found.iter().map(|p| p.status() == ProductStatus::Ok).collect::<Vec<_>>()
+    };
+    check(&shop, &[(tea, 2)]).await.unwrap();
+    shop.clock.advance(400);
+    assert_eq!(both().await, [true, true]);
+    shop.outcome(take(7, &[(tea, 1, 1390), (cup, 1, 3780)])).await;
+    assert_eq!(both().await, [true, true], "as they were seen");
+    shop.clock.advance(600);
+    assert_eq!(both().await, [false, false], "a second old, and six tenths of one");
+    shop.outcome(undo(7, &[(tea, 1, 1390), (cup, 1, 3780)])).await;
+    shop.clock.advance(900);
+    assert_eq!(both().await, [false, false], "both as they were seen together");
 }

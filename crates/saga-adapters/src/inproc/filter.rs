@@ -59,8 +59,8 @@ impl Filter for InProcFilter {
         self.0.write().ready = true;
     }
 
-    async fn may_contain(&self, id: u64) -> bool {
+    async fn may_contain_each(&self, ids: &[u64]) -> Vec<bool> {
         let state = self.0.read();
-        !state.ready || state.ids.contains(&id)
+        ids.iter().map(|id| !state.ready || state.ids.contains(id)).collect()
     }
 }

@@ -205,12 +205,19 @@ impl Filter for RedisFilter {
         self.shared.local.lock().building = None;
     }
 
-    async fn may_contain(&self, id: u64) -> bool {
+    async fn may_contain_each(&self, ids: &[u64]) -> Vec<bool> {
         let unsure = {
             let local = self.shared.local.lock();
             local.dirty || local.building.is_some()
         };
-        unsure || self.shared.check(id).await
+        if unsure {
+            return vec![true; ids.len()];
+        }
+        let mut answers = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(CHUNK) {
+            answers.extend(self.shared.check(chunk).await);
+        }
+        answers
     }
 }
 

@@ -415,7 +415,7 @@ impl Filter for NoFilter {
     async fn begin(&self, _: u64) {}
     async fn add(&self, _: &[u64]) {}
     async fn ready(&self) {}
-    async fn may_contain(&self, _: u64) -> bool {
-        true
+    async fn may_contain_each(&self, ids: &[u64]) -> Vec<bool> {
+        vec![true; ids.len()]
     }
 }

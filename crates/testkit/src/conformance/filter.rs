@@ -12,6 +12,7 @@ macro_rules! filter_conformance {
             until_it_is_filled_everything_may_exist,
             what_was_added_is_never_denied,
             c10_random_ids_are_absorbed,
+            of_many_each_is_answered_for_itself,
             c11_starting_over_denies_nothing,
             c12_more_than_expected_fits,
             adding_twice_changes_nothing,
@@ -26,11 +27,10 @@ async fn fill(filter: &Arc<dyn Filter>, ids: &[u64]) {
 }
 
 async fn denied(filter: &Arc<dyn Filter>, ids: impl IntoIterator<Item = u64>) -> usize {
-    let mut denied = 0;
-    for id in ids {
-        denied += usize::from(!filter.may_contain(id).await);
-    }
-    denied
+    let ids: Vec<u64> = ids.into_iter().collect();
+    let answers = filter.may_contain_each(&ids).await;
+    assert_eq!(answers.len(), ids.len(), "an answer each");
+    answers.into_iter().filter(|maybe| !maybe).count()
 }
 
 /// Fresh, and while it is being filled.
@@ -53,6 +53,19 @@ pub async fn c10_random_ids_are_absorbed(filter: &Arc<dyn Filter>) {
     fill(filter, &(0..1000).collect::<Vec<_>>()).await;
     let denied = denied(filter, 1_000_000..1_010_000).await;
     assert!(denied > 9_800, "only {denied} of 10000 were denied");
+}
+
+/// Also of more than fit one question.
+pub async fn of_many_each_is_answered_for_itself(filter: &Arc<dyn Filter>) {
+    let known: Vec<u64> = (0..1000).step_by(3).collect();
+    fill(filter, &known).await;
+    let answers = filter.may_contain_each(&(0..1000).collect::<Vec<_>>()).await;
+    let alone = filter.may_contain(500).await;
+    assert_eq!(answers[500], alone);
+    assert!(known.iter().all(|id| answers[usize::try_from(*id).unwrap_or_default()]), "a wrong no");
+    let maybe = answers.into_iter().filter(|maybe| *maybe).count();
+    assert!(maybe < known.len() + 20, "{maybe} of {} may exist", known.len());
+    assert!(filter.may_contain_each(&[]).await.is_empty());
 }
 
 /// A filter that lost its contents does not deny what it no longer knows.

@@ -1,18 +1,27 @@
--- ARGV: lease, time to join, item. 0: no, 1: maybe, 2: unknown.
-if not trusted(tonumber(ARGV[1]), tonumber(ARGV[2])) then return 2 end
-if h.pubkind == 'cuckoo' then
-  if not marked('pub', 'ready') then return 2 end
-  return redis.call('cf.exists', ids(h.pub), ARGV[3])
+-- ARGV: lease, time to join, items, 8 bytes each. For each 0: no, or 1: maybe; nothing at all: unknown.
+if not trusted(tonumber(ARGV[1]), tonumber(ARGV[2])) then return {} end
+if h.pubkind == 'cuckoo' and not marked('pub', 'ready') then return {} end
+
+-- The mark, bit 0, and the item's own.
+local function bits_of(item)
+  local asked = { 'get', 'u1', '0' }
+  each_bit(item, tonumber(h.pubbits), function(bit)
+    for _, part in ipairs({ 'get', 'u1', bit }) do asked[#asked + 1] = part end
+  end)
+  return redis.call('bitfield_ro', ids(h.pub), unpack(asked))
 end
-local asked = { 'get', 'u1', '0' }
-each_bit(ARGV[3], tonumber(h.pubbits), function(bit)
-  asked[#asked + 1] = 'get'
-  asked[#asked + 1] = 'u1'
-  asked[#asked + 1] = bit
-end)
-local bits = redis.call('bitfield_ro', ids(h.pub), unpack(asked))
-if bits[1] == 0 then return 2 end
-for i = 2, #bits do
-  if bits[i] == 0 then return 0 end
+
+local answers = {}
+for at = 1, #ARGV[3], 8 do
+  local item, answer = string.sub(ARGV[3], at, at + 7), 1
+  if h.pubkind == 'cuckoo' then
+    answer = redis.call('cf.exists', ids(h.pub), item)
+  else
+    for place, bit in ipairs(bits_of(item)) do
+      if place == 1 and bit == 0 then return {} end
+      if bit == 0 then answer = 0 end
+    end
+  end
+  answers[#answers + 1] = answer
 end
-return 1
+return answers

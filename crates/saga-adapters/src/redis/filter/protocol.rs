@@ -73,16 +73,18 @@ impl Renewed {
 impl Shared {
     /// The state's id that they were added to (empty: there is none), if that is known to have happened.
     pub(super) async fn send(&self, ids: &[u64]) -> Option<String> {
-        let items: Vec<u8> = ids.iter().flat_map(|id| item(*id)).collect();
-        self.scripts.add.run(&self.cluster, &self.key, &[&items]).await
+        self.scripts.add.run(&self.cluster, &self.key, &[&items(ids)]).await
     }
 
-    /// `false`: it certainly does not exist.
-    pub(super) async fn check(&self, id: u64) -> bool {
+    /// For each; `false`: it certainly does not exist.
+    pub(super) async fn check(&self, ids: &[u64]) -> Vec<bool> {
         let (lease, joining) = (text(millis(self.options.lease)), text(millis(self.joining())));
-        let arguments = [lease.as_bytes(), joining.as_bytes(), &item(id)];
-        let answer: Option<u8> = self.scripts.check.run(&self.cluster, &self.key, &arguments).await;
-        answer != Some(0)
+        let arguments = [lease.as_bytes(), joining.as_bytes(), &items(ids)];
+        let answers: Option<Vec<u8>> = self.scripts.check.run(&self.cluster, &self.key, &arguments).await;
+        match answers {
+            Some(answers) if answers.len() == ids.len() => answers.into_iter().map(|answer| answer != 0).collect(),
+            _ => vec![true; ids.len()],
+        }
     }
 
     pub(super) async fn ask_renewal(&self, ends: u64, state: &str, caught_up: u64) -> Option<Renewed> {
@@ -122,6 +124,10 @@ impl Shared {
         // If this fails the others miss it, and forget it.
         let _: Option<u8> = self.scripts.leave.run(&self.cluster, &self.key, &[self.member.as_bytes()]).await;
     }
+}
+
+fn items(ids: &[u64]) -> Vec<u8> {
+    ids.iter().flat_map(|id| item(*id)).collect()
 }
 
 /// What stands for an id: a number to begin at and an odd one to step by, four bytes each.
