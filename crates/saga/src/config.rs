@@ -159,7 +159,8 @@ pub struct Stores {
     pub connections: usize,
     /// A statement that takes longer is ended, in ms.
     pub statement_timeout_ms: u64,
-    /// On PostgreSQL: how long the next commit of new purchases may fill, in ms; as the bus's.
+    /// On PostgreSQL: how long the next commit of new purchases may fill, in ms; as the bus's. Over Kafka the next question
+    /// for their prices, too.
     pub pace_ms: u64,
     /// How long a start waits for a server that is not there yet, in seconds.
     pub connect_for_s: u64,
@@ -286,7 +287,7 @@ impl Default for Stores {
             password: None,
             connections: 8,
             statement_timeout_ms: 10_000,
-            pace_ms: 20,
+            pace_ms: 10,
             connect_for_s: 60,
             migrate: true,
         }

@@ -148,8 +148,10 @@ pub struct Deps {
     pub tasks: TaskTracker,
     /// Ends loops, streams and long polls.
     pub stop: CancellationToken,
-    /// How long the next batch of results, and question to the catalogue, may fill; see `saga_runtime::pace`.
+    /// How long the next batch of results may fill; see `saga_runtime::pace`.
     pub pace: Duration,
+    /// The same of the next question to the catalogue: a customer waits for it.
+    pub quotes: Duration,
     /// Whether results of purchases that nobody watches are held ([`Config::hold_ms`]).
     pub hold: bool,
     /// Where several share the work: this one's number, by which its ids are made.
@@ -172,13 +174,14 @@ pub struct Service {
 /// # Errors
 /// When the store cannot say what is in flight.
 pub async fn build(config: &Config, deps: Deps) -> Result<Service, StoreError> {
-    let Deps { store, catalogue, bus, clock, tracer, ids, course, tasks, stop, pace, hold, replica, forget } = deps;
+    let Deps { store, catalogue, bus, clock, tracer, ids, course, tasks, stop, pace, quotes, hold, replica, forget } =
+        deps;
     let since = clock.now();
     // Whose purchases hold slots here after a restart: all, where there is only one to have accepted them.
     let in_flight = if replica.is_none() { store.count_in_flight().await? } else { 0 };
     tracing::info!(in_flight, "purchases in flight");
     let admission = Admission::new(config.limits(), usize::try_from(in_flight).unwrap_or(usize::MAX));
-    let catalogue = quotes::together(catalogue, pace, Arc::clone(&clock), &tasks, stop.clone());
+    let catalogue = quotes::together(catalogue, quotes, Arc::clone(&clock), &tasks, stop.clone());
     let (outbound, queue) = Outbound::new();
     let (live, asks, stats) = (Arc::new(Live::default()), Arc::new(Asks::default()), Arc::new(Stats::default()));
     tasks.spawn(queue.run(Arc::clone(&bus), Arc::clone(&clock), stop.clone()));

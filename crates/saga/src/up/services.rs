@@ -374,6 +374,7 @@ impl Core {
             tasks: self.loops.clone(),
             stop: self.closing.clone(),
             pace: shared.context.options.pace,
+            quotes: shared.context.options.pace.min(Duration::from_millis(self.config.stores.pace_ms)),
             hold: backends.in_process().is_none(),
             forget: self.forget(shared.context.options.sweep),
             replica: backends.in_process().is_none().then_some(self.config.node),

@@ -204,6 +204,7 @@ impl Shop {
             tasks: tasks.clone(),
             stop: stop.clone(),
             pace: Duration::ZERO,
+            quotes: Duration::ZERO,
             hold: true,
             replica: None,
             forget: None,
