@@ -67,6 +67,9 @@ pub struct NewProduct {
     pub inventory: i64,
 }
 
+/// Questions to the shared cache at a time: a quarter of those that a process may have under way.
+const AT_A_TIME: usize = 32;
+
 /// Ids read at a time to fill the filter.
 const PAGE: u32 = 10_000;
 
@@ -219,8 +222,11 @@ impl Products {
             }
             fresh
         });
-        // All at once: those that were read together are also too old together.
-        let shared = join_all(missing.iter().map(|id| self.cache.peek::<Product>(*id))).await;
+        // Many at a time: those that were read together are also too old together.
+        let mut shared = Vec::with_capacity(missing.len());
+        for some in missing.chunks(AT_A_TIME) {
+            shared.extend(join_all(some.iter().map(|id| self.cache.peek::<Product>(*id))).await);
+        }
         let mut unknown = Vec::with_capacity(missing.len());
         for (id, product) in missing.into_iter().zip(shared) {
             match product {
@@ -272,7 +278,9 @@ impl Products {
         let products = self.store.products(wanted).await?;
         if self.cache.is_some() {
             let put = async |product: &Product| self.cache.put(product.id, &keep(product.clone())).await;
-            join_all(products.iter().map(put)).await;
+            for some in products.chunks(AT_A_TIME) {
+                join_all(some.iter().map(put)).await;
+            }
         }
         Ok(products)
     }
