@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,6 +18,9 @@ use crate::stats::Counter;
 const HELD: Duration = Duration::from_secs(2);
 /// How long the others wait for the one that reads, before they read, too.
 const WAIT: Duration = Duration::from_millis(250);
+
+/// Values of one call that are asked for, or kept, at a time: others want a part of the cache's attention, too.
+const AT_A_TIME: usize = 32;
 
 /// What the database said.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -137,8 +141,23 @@ impl ReadThrough {
         found
     }
 
-    /// Keeps what was read.
-    pub async fn put<T: Serialize>(&self, id: u64, loaded: &Loaded<T>) {
+    /// The same of several, in their order, many at a time.
+    pub async fn peek_each<T: DeserializeOwned>(&self, ids: &[u64]) -> Vec<Option<T>> {
+        let mut known = Vec::with_capacity(ids.len());
+        for some in ids.chunks(AT_A_TIME) {
+            known.extend(join_all(some.iter().map(|id| self.peek(*id))).await);
+        }
+        known
+    }
+
+    /// Keeps what was read, by id, many at a time.
+    pub async fn put_each<T: Serialize>(&self, read: &[(u64, Loaded<T>)]) {
+        for some in read.chunks(AT_A_TIME) {
+            join_all(some.iter().map(|(id, loaded)| self.put(*id, loaded))).await;
+        }
+    }
+
+    async fn put<T: Serialize>(&self, id: u64, loaded: &Loaded<T>) {
         let Some((cache, _)) = self.backing.as_ref().filter(|_| loaded.keep) else { return };
         if let Ok(bytes) = serde_json::to_vec(&loaded.value) {
             cache.set(&self.key(id), loaded.version, Bytes::from(bytes), self.ttl).await;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use chassis::ids::IdGen;
 use chassis::problem::{Code, Problem};
-use futures_util::future::join_all;
 use quick_cache::sync::Cache;
 use saga_core::Millis;
 use saga_runtime::cache::Filter;
@@ -66,9 +65,6 @@ pub struct NewProduct {
     /// The first stock.
     pub inventory: i64,
 }
-
-/// Questions to the shared cache at a time: a quarter of those that a process may have under way.
-const AT_A_TIME: usize = 32;
 
 /// Ids read at a time to fill the filter.
 const PAGE: u32 = 10_000;
@@ -210,23 +206,17 @@ impl Products {
         let now = self.clock.now();
         // Half of the age is the shared cache's, the other half ours: together no older than promised.
         let age = if self.cache.is_some() { self.config.cache_ms / 2 } else { self.config.cache_ms };
-        let (mut found, mut missing) = self.remembered(ids, now);
+        let (seen, mut missing) = self.remembered(ids, now);
+        // What is soon too old is read with what is: of fifty products each is read anew with the others, not each alone.
+        let soon = if missing.is_empty() { now } else { now + age / 2 };
+        let mut found = Vec::with_capacity(ids.len());
+        for Seen { product, until } in seen {
+            if until > soon { found.push(product) } else { missing.push(product.id) }
+        }
         if missing.is_empty() {
             return Ok(found);
         }
-        // What is soon too old is read with what is: of fifty products each is read anew with the others, not each alone.
-        found.retain(|product| {
-            let fresh = self.seen.get(&product.id).is_some_and(|seen| seen.until > now + age / 2);
-            if !fresh {
-                missing.push(product.id);
-            }
-            fresh
-        });
-        // Many at a time: those that were read together are also too old together.
-        let mut shared = Vec::with_capacity(missing.len());
-        for some in missing.chunks(AT_A_TIME) {
-            shared.extend(join_all(some.iter().map(|id| self.cache.peek::<Product>(*id))).await);
-        }
+        let shared = self.cache.peek_each(&missing).await;
         let mut unknown = Vec::with_capacity(missing.len());
         for (id, product) in missing.into_iter().zip(shared) {
             match product {
@@ -243,17 +233,17 @@ impl Products {
     }
 
     /// Those that this process has seen lately enough, and the others.
-    fn remembered(&self, ids: &[u64], now: Millis) -> (Vec<Arc<Product>>, Vec<u64>) {
-        let (mut found, mut missing) = (Vec::with_capacity(ids.len()), Vec::new());
+    fn remembered(&self, ids: &[u64], now: Millis) -> (Vec<Seen>, Vec<u64>) {
+        let (mut seen, mut missing) = (Vec::with_capacity(ids.len()), Vec::new());
         for id in ids {
             match self.seen.get(id).filter(|seen| seen.until > now) {
-                Some(seen) => found.push(seen.product),
+                Some(lately) => seen.push(lately),
                 None => missing.push(*id),
             }
         }
-        self.stats.hits.add(found.len() as u64);
+        self.stats.hits.add(seen.len() as u64);
         self.stats.misses.add(missing.len() as u64);
-        (found, missing)
+        (seen, missing)
     }
 
     /// Those that the filter does not deny.
@@ -277,10 +267,8 @@ impl Products {
         }
         let products = self.store.products(wanted).await?;
         if self.cache.is_some() {
-            let put = async |product: &Product| self.cache.put(product.id, &keep(product.clone())).await;
-            for some in products.chunks(AT_A_TIME) {
-                join_all(some.iter().map(put)).await;
-            }
+            let read: Vec<_> = products.iter().map(|product| (product.id, keep(product.clone()))).collect();
+            self.cache.put_each(&read).await;
         }
         Ok(products)
     }
